@@ -1,0 +1,479 @@
+"""The network: checks what the user gives, owns the buffers, trains and predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastnn import compiled, optimizers, reference, sources, training
+from fastnn._check import one_of, whole
+from fastnn.kernels._op import LOSS, METRIC, OPS, RULE, Buffers
+from fastnn.kernels.gemm import SCRATCH
+from fastnn.kernels.optimizers import RULES
+from fastnn.layers import Input, Layer, input_width
+from fastnn.plan import OPS_BY_KIND, Plan
+from fastnn.sources import Source
+from fastnn.training import History, Reporter, Slice
+
+__all__ = ["Network"]
+
+_BACKENDS: dict[str, ModuleType] = {"compiled": compiled, "numpy": reference}
+_DTYPES = ("float32", "float64")
+_BLOCK = 256  # rows that go through the network together where nothing is learnt
+
+
+class Network:
+    """A chain of layers with a loss and an optimizer.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        `Dense` and `Activation`, an `Input` in front if wanted.
+    loss : str, default "mse"
+        ``cross_entropy`` (class labels or rows of probabilities; exact after a softmax),
+        ``binary_cross_entropy`` (0..1 for each output; exact after a sigmoid), ``mse``
+        (mean over batch and outputs), ``mae``, ``quadratic`` (half the sum over the
+        outputs, mean over the batch: Nielsen's cost).
+    optimizer : str or Optimizer, default "adam"
+        ``sgd`` or ``adam`` with its defaults, or an object with options.
+    input_shape : tuple of int, optional
+        ``(fan_in,)``. Without it, and without an `Input`, the network is built at the
+        first `fit`, from the data.
+    seed : int or None, default None
+        Decides initial weights and shuffling; the same seed gives the same bits. None
+        draws one.
+    dtype : {"float32", "float64"}
+        Of parameters and arithmetic; losses and metrics are summed in float64.
+    backend : {"compiled", "numpy"}
+        Numba kernels, or their numpy references: slow, for reading and debugging.
+
+    Attributes
+    ----------
+    layers : list of Layer
+        Without the `Input`; ``net.layers[0].weight`` is a view of ``params``.
+    params : array
+        All parameters in one flat buffer, which may be written in place.
+    plan : Plan
+        The network as a list of ops; ``print(net.plan)`` shows it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where an argument is not what it must be; the text says what came instead.
+
+    Examples
+    --------
+    >>> import fastnn as fnn
+    >>> x, y = fnn.datasets.xor()
+    >>> net = fnn.Network(
+    ...     [fnn.Dense(8, "tanh"), fnn.Dense(1, "sigmoid")],
+    ...     loss="binary_cross_entropy", optimizer=fnn.Adam(0.1), seed=0,
+    ... )
+    >>> history = net.fit(x, y, epochs=200, verbose=0)
+    >>> net.predict(x).round().ravel()
+    array([0., 1., 1., 0.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        loss: str = "mse",
+        optimizer: str | optimizers.Optimizer = "adam",
+        input_shape: tuple[int] | None = None,
+        seed: int | None = None,
+        dtype: str | np.dtype | type = "float32",
+        backend: str = "compiled",
+    ) -> None:
+        chain = _chain(layers)
+        self._input = chain.pop(0) if isinstance(chain[0], Input) else None
+        losses = [op.name for op in OPS.values() if op.role == "loss"]
+        fused = [op.name for op in OPS.values() if op.role == "activation"]
+        plain = [n for n in losses if not any(n == f"{a}_{m}" for a in fused for m in losses)]
+        self._loss = one_of("loss", loss, plain)
+        self.optimizer = optimizers.get(optimizer)
+        self.seed = None if seed is None else whole("seed", seed, least=0)
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+        self.dtype = np.dtype(one_of("dtype", name, _DTYPES))
+        self.backend = one_of("backend", backend, _BACKENDS)
+        fan_in = None if input_shape is None else input_width("input_shape", input_shape)
+        if self._input is not None:
+            if fan_in not in (None, self._input.width):
+                raise ValueError(f"input_shape must agree with {self._input}, got ({fan_in},)")
+            fan_in = self._input.width
+        self.layers = chain
+        weights, self._shuffle = np.random.SeedSequence(self.seed).spawn(2)
+        self._weights_rng = np.random.default_rng(weights)
+        self._shuffle_rng = np.random.default_rng(self._shuffle)
+        self._plan: Plan | None = None
+        for layer in chain:
+            layer._owner = self
+        if fan_in is not None:
+            self._build(fan_in)
+
+    # -- what the network is ------------------------------------------------
+
+    def _build(self, fan_in: int) -> None:
+        """Lay out the plan and draw the initial parameters."""
+        plan = Plan(self.layers, fan_in, self._loss)
+        params = _aligned(plan.size, self.dtype)
+        for parameter in plan.parameters:
+            layer = self.layers[parameter.layer]
+            view = parameter.of(params)
+            width = plan.widths[parameter.layer]
+            view[...] = layer.initial(parameter.name, self._weights_rng, width)
+            layer._views[parameter.name] = view
+        self._plan, self._params = plan, params
+        self._reset_optimizer()
+
+    def _reset_optimizer(self) -> None:
+        """Forget velocities, moments and the number of steps."""
+        rule, plan = self.optimizer.rule, self.plan
+        self._rule = np.zeros(1, RULE).view(np.recarray)
+        self._rule.kind = list(RULES).index(rule)
+        self._rule.size = plan.size
+        for name, value in self.optimizer.fields().items():
+            self._rule[name] = value
+        self._state = _aligned(RULES[rule][1] * plan.size, self.dtype)
+        self._grads = _aligned(plan.size, self.dtype)
+
+    @property
+    def plan(self) -> Plan:
+        """The network as a list of ops over flat buffers."""
+        if self._plan is None:
+            raise AttributeError(
+                "plan and params exist once the network knows the width of its input: "
+                "give Network(..., input_shape=(fan_in,)) or call fit"
+            )
+        return self._plan
+
+    @property
+    def params(self) -> np.ndarray:
+        """All parameters, (size,): the buffer itself, which may be written in place."""
+        return self._params if self.plan else np.empty(0)
+
+    @params.setter
+    def params(self, value: Any) -> None:
+        new = np.asarray(value, self.dtype)
+        if new.shape != self.params.shape:
+            raise ValueError(f"params must have shape {self.params.shape}, got {new.shape}")
+        self._params[...] = new
+
+    def summary(self) -> None:
+        """Print the layers with their output widths and numbers of parameters.
+
+        Examples
+        --------
+        >>> import fastnn as fnn
+        >>> fnn.Network([fnn.Dense(3, "relu"), fnn.Dense(1)], input_shape=(2,)).summary()
+        layer             output  parameters
+        Input((2,))            2           0
+        0 Dense(3, 'relu')     3           9
+        1 Dense(1)             1           4
+        total                             13  (52 bytes of float32)
+        """
+        plan = self.plan
+        lines = [("layer", "output", "parameters"), (f"Input(({plan.fan_in},))", plan.fan_in, 0)]
+        if self._input is not None:
+            lines[1] = (repr(self._input), plan.fan_in, 0)
+        for number, layer in enumerate(self.layers):
+            size = sum(p.size for p in plan.parameters if p.layer == number)
+            width = layer.fan_out(plan.widths[number])
+            lines.append((f"{number} {layer!r}", width, size))
+        lines.append(("total", "", plan.size))
+        wide = max(len(line[0]) for line in lines)
+        texts = [
+            f"{name:<{wide}}  {out if isinstance(out, str) else format(out, ','):>6}"
+            f"  {size if isinstance(size, str) else format(size, ','):>10}"
+            for name, out, size in lines
+        ]
+        bytes_ = plan.size * self.dtype.itemsize
+        print("\n".join(texts) + f"  ({bytes_:,} bytes of {self.dtype})")
+
+    def __repr__(self) -> str:
+        size = "" if self._plan is None else f", {self.plan.size:,} parameters"
+        layers = ", ".join(map(repr, self.layers))
+        return f"Network([{layers}], loss={self._loss!r}{size}, {self.dtype})"
+
+    # -- what goes in -------------------------------------------------------
+
+    def _inputs(self, x: Any) -> Source:
+        fan_in = None if self._plan is None else self._plan.fan_in
+        scale, offset = (self._input.scale, self._input.offset) if self._input else (1.0, 0.0)
+        return sources.inputs(x, self.dtype, fan_in, scale, offset)
+
+    def _pair(self, x: Any, y: Any) -> tuple[list[Source], Plan]:
+        """Check x and y before anything changes; build nothing that they do not allow."""
+        first = self._inputs(x)
+        plan = self._plan or Plan(self.layers, first.width, self._loss)
+        second = sources.targets(
+            y, self.dtype, len(first.array), plan.fan_out, plan.target, plan.loss.targets
+        )
+        return [first, second], plan
+
+    def _metric(self, pair: list[Source]) -> str:
+        """Op of the metric for these targets: labels can always be counted."""
+        if pair[1].kernel == "gather_labels":
+            return "categorical_accuracy"
+        return self.plan.loss.metric
+
+    def _buffers(self, capacity: int, training: bool) -> Buffers:
+        """Buffers for batches of so many rows; parameters and optimizer are shared."""
+        none = np.empty(0, self.dtype)
+        work = _aligned(capacity * self.plan.row_size, self.dtype)
+        scratch = _aligned(SCRATCH, self.dtype) if self.backend == "compiled" else none
+        if not training:
+            return Buffers(self._params, none, work, none, none, scratch)
+        grad_work = _aligned(len(work), self.dtype)
+        return Buffers(self._params, self._grads, work, grad_work, self._state, scratch)
+
+    def _engine(self) -> ModuleType:
+        return _BACKENDS[self.backend]
+
+    # -- what it does -------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        validation_data: tuple[Any, Any] | None = None,
+        verbose: int | str = "auto",
+    ) -> History:
+        """Train on data; a second call goes on from the first, optimizer state included.
+
+        Parameters
+        ----------
+        x : array (n, fan_in)
+            Real numbers of any dtype, strides and byte order; a memmap may be larger than
+            memory. Never changed and never copied whole.
+        y : array (n,) or (n, fan_out)
+            Class labels, or what the outputs should be.
+        epochs : int, default 1
+            Passes over the data.
+        batch_size : int, default 32
+            Rows for each update, as in Keras; the last batch holds what is left.
+        shuffle : bool, default True
+            A fresh permutation of the rows for each epoch, from the network's seed.
+        validation_data : (x, y), optional
+            Evaluated after every epoch.
+        verbose : {"auto", 0, 1, 2}
+            0 silent, 1 a bar, 2 a line for each epoch; "auto" a bar in a terminal, some
+            lines elsewhere.
+
+        Returns
+        -------
+        History
+            Loss and metric of every epoch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the data do not fit; nothing has changed then.
+        DivergenceError
+            Where a loss or a parameter is no longer finite.
+        """
+        epochs = whole("epochs", epochs)
+        batch_size = whole("batch_size", batch_size)
+        if verbose not in ("auto", 0, 1, 2):
+            raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
+        pair, plan = self._pair(x, y)
+        validation = None
+        if validation_data is not None:
+            validation = _validation(validation_data)
+            self._check_validation(validation, plan)
+        if self._plan is None:
+            self._build(plan.fan_in)
+        plan, metric = self.plan, self._metric(pair)
+        samples = len(pair[0].array)
+        capacity = _capacity(min(batch_size, samples))
+        buffers = self._buffers(capacity, training=True)
+        rows, engine = plan.for_metric(metric), self._engine()
+
+        def train(piece: Slice, losses: np.ndarray, metrics: np.ndarray) -> int:
+            rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
+            batches = (piece.order, piece.starts, piece.stops, rates, losses, metrics)
+            return engine.train(rows, self._rule, pair, buffers, capacity, plan.first, *batches)
+
+        return training.run(
+            train=train,
+            diverged=lambda finite: self._first_bad(buffers, capacity, finite),
+            validate=None if validation is None else lambda: self.evaluate(*validation),
+            samples=samples,
+            batch_size=batch_size,
+            epochs=epochs,
+            rng=self._shuffle_rng if shuffle else None,
+            metric="accuracy" if metric else "",
+            reporter=Reporter(verbose, epochs),
+        )
+
+    def _check_validation(self, validation: tuple[Any, Any], plan: Plan) -> None:
+        """Check validation data as x and y are, under their own name."""
+        known, self._plan = self._plan, plan
+        try:
+            self._pair(*validation)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"validation_data: {error}") from None
+        finally:
+            self._plan = known
+
+    def _first_bad(self, buffers: Buffers, capacity: int, finite_loss: bool) -> str:
+        """Where the first number lies that is not finite, in the order of the computation."""
+        if not finite_loss:
+            for row in self.plan.rows:
+                start = int(row.out) * capacity
+                values = buffers.work[start : start + int(row.fan_out) * capacity]
+                if row.layer != METRIC and not np.isfinite(values).all():
+                    if row.layer == LOSS:
+                        break
+                    name = OPS_BY_KIND[row.kind].name
+                    layer = self.layers[row.layer]
+                    return f"the output of {name} in layer {row.layer}, {layer!r}, is not finite"
+            return "the loss is not finite"
+        for parameter in self.plan.parameters:
+            if not np.isfinite(parameter.of(self._params)).all():
+                layer = self.layers[parameter.layer]
+                return f"{parameter.name} of layer {parameter.layer}, {layer!r}, is not finite"
+        return "a parameter is not finite"
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Output of the network for each row of ``x``.
+
+        Parameters
+        ----------
+        x : array (n, fan_in)
+            As in `fit`.
+
+        Returns
+        -------
+        array (n, fan_out), the network's dtype
+            A row's bits are the same alone or in any batch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where ``x`` does not fit.
+        """
+        plan = self.plan
+        source = self._inputs(x)
+        samples = len(source.array)
+        capacity = _capacity(min(_BLOCK, samples))
+        out = np.empty((samples, plan.fan_out), self.dtype)
+        buffers, engine = self._buffers(capacity, training=False), self._engine()
+        for rows in _row_slices(samples, plan):
+            engine.predict(plan.rows, [source], buffers, capacity, rows, plan.out, out[rows[0] :])
+        return out
+
+    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+        """Mean loss and metric over data, without learning from them.
+
+        Parameters
+        ----------
+        x, y : array
+            As in `fit`.
+
+        Returns
+        -------
+        dict of str to float
+            ``loss``, and ``accuracy`` where the targets are classes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the data do not fit.
+        """
+        plan = self.plan
+        pair, _ = self._pair(x, y)
+        metric = self._metric(pair)
+        samples = len(pair[0].array)
+        capacity = _capacity(min(_BLOCK, samples))
+        buffers, rows, engine = (
+            self._buffers(capacity, training=False),
+            plan.for_metric(metric),
+            self._engine(),
+        )
+        sums = np.zeros(2)
+        for order in _row_slices(samples, plan):
+            sums += engine.evaluate(rows, pair, buffers, capacity, order)
+        result = {"loss": float(sums[0] / samples), "accuracy": float(sums[1] / samples)}
+        return result if metric else {"loss": result["loss"]}
+
+    def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
+        """Derivatives of the mean loss of one batch; nothing is changed.
+
+        Parameters
+        ----------
+        x, y : array
+            As in `fit`; all rows are one batch.
+
+        Returns
+        -------
+        dict of str to array
+            ``"0.weight"``, ``"0.bias"``, ... in the shapes of the parameters, and ``"x"``
+            (n, fan_in): with respect to what the network saw, after an `Input`'s scale.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the data do not fit.
+        """
+        plan = self.plan
+        pair, _ = self._pair(x, y)
+        samples = len(pair[0].array)
+        capacity = _capacity(samples)
+        shared = self._buffers(capacity, training=True)
+        buffers = shared._replace(grads=_aligned(plan.size, self.dtype))
+        rows = plan.for_metric("")
+        self._engine().gradients(rows, pair, buffers, capacity, np.arange(samples))
+        result = {p.title: p.of(buffers.grads) for p in plan.parameters}
+        result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, -1)
+        return result
+
+
+def _chain(layers: Any) -> list[Layer]:
+    """The layers, each once, an Input only in front, something to compute behind it."""
+    if isinstance(layers, Layer) or not isinstance(layers, Sequence):
+        raise TypeError(f"layers must be a list of layers, got {type(layers).__name__}")
+    chain = list(layers)
+    for number, layer in enumerate(chain):
+        if not isinstance(layer, Layer):
+            hint = f"; write {layer.__name__}(...)" if isinstance(layer, type) else ""
+            raise TypeError(f"layers[{number}] must be a layer, got {layer!r}{hint}")
+        if isinstance(layer, Input) and number > 0:
+            raise ValueError(f"layers[{number}]: an Input can only come first")
+        if layer._owner is not None or any(layer is other for other in chain[:number]):
+            raise ValueError(f"layers[{number}]: {layer!r} is already part of a network")
+    if all(isinstance(layer, Input) for layer in chain):
+        raise ValueError("layers must hold at least one Dense or Activation, got none")
+    return chain
+
+
+def _validation(value: Any) -> tuple[Any, Any]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"validation_data must be (x, y), got {type(value).__name__}")
+    return value[0], value[1]
+
+
+def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin on a cache line."""
+    raw = np.zeros(size * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+def _capacity(rows: int) -> int:
+    """Rows of room, a multiple of 16, so that every region begins on a cache line."""
+    return -(-rows // 16) * 16
+
+
+def _row_slices(samples: int, plan: Plan) -> Any:
+    """Row numbers in pieces of some tens of milliseconds, so that Ctrl-C is heard."""
+    step = max(_BLOCK, 1_000_000_000 // max(1, plan.size + plan.row_size) // _BLOCK * _BLOCK)
+    for start in range(0, samples, step):
+        yield np.arange(start, min(start + step, samples))

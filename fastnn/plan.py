@@ -1,0 +1,203 @@
+"""The plan: a network as a list of ops over flat buffers.
+
+Every number a network holds lies in one of four flat arrays::
+
+    params     | 0.weight | 0.bias | 1.weight | 1.bias | ...          grads: same map
+    work       | x | out of op 0 | out of op 1 | ... | target | loss | metric
+                                                                 grad_work: same map
+
+The parameters lie one after another without gaps. In ``work`` every region
+holds one batch, row after row; an offset counts values per batch row, so that
+the place of a region is ``offset * capacity`` and one plan serves batches of
+any size. An op is a record with named fields (`fastnn.kernels._op.OP`) that
+says where its arrays begin and how wide they are.
+
+>>> import fastnn as fnn
+>>> layers = [fnn.Dense(3, "relu"), fnn.Dense(2, "softmax")]
+>>> net = fnn.Network(layers, input_shape=(4,), loss="cross_entropy", seed=0)
+>>> print(net.plan)
+#  op                     layer  when     x  out  prob  target  weight  bias  fan_in  fan_out
+0  dense                  0      always   0    4     .       .       0    12       4        3
+1  relu                   0      always   4    7     .       .       .     .       3        3
+2  dense                  1      always   7   10     .       .      15    21       3        2
+3  softmax                1      predict 10   12     .       .       .     .       2        2
+4  softmax_cross_entropy  loss   train   10   16    12      14       .     .       2        1
+5  categorical_accuracy   metric train   12   17     .      14       .     .       2        1
+params: 23 values; work: 18 values per batch row
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastnn.kernels import _op
+from fastnn.kernels._kernel import KERNELS
+from fastnn.kernels._op import ALWAYS, EVALUATE, LOSS, METRIC, OP, OPS, PREDICT, TRAIN
+from fastnn.layers import Layer
+
+__all__ = ["Parameter", "Plan"]
+
+_COLUMNS = ("x", "out", "prob", "target", "weight", "bias")
+_WHEN = {ALWAYS: "always", PREDICT: "predict", TRAIN | EVALUATE: "train", TRAIN: "train"}
+
+
+class Parameter(NamedTuple):
+    """Where one array of parameters lies."""
+
+    layer: int
+    name: str
+    offset: int
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers in it."""
+        return int(np.prod(self.shape))
+
+    def of(self, params: np.ndarray) -> np.ndarray:
+        """View of it in a buffer with the map of ``params``."""
+        return params[self.offset : self.offset + self.size].reshape(self.shape)
+
+    @property
+    def title(self) -> str:
+        """``0.weight``."""
+        return f"{self.layer}.{self.name}"
+
+
+class Plan:
+    """Layers laid out as ops; ``print(plan)`` shows them.
+
+    Attributes
+    ----------
+    rows : record array of `fastnn.kernels._op.OP`
+        The ops, in the order of the forward pass.
+    parameters : list of Parameter
+        Where each weight and bias lies in ``params``.
+    size : int
+        Numbers in ``params``.
+    widths : list of int
+        Values per sample that each layer takes.
+    row_size : int
+        Numbers in ``work`` for each row of a batch.
+    fan_in, fan_out : int
+        Values per sample going in and coming out.
+    out, target : int
+        Where output and target lie in ``work``.
+    first : int
+        The first op whose backward pass training needs: what lies before it has no
+        parameters.
+    """
+
+    def __init__(self, layers: Sequence[Layer], fan_in: int, loss: str) -> None:
+        self.fan_in = fan_in
+        self.parameters: list[Parameter] = []
+        self.size = 0
+        self.row_size = fan_in
+        records: list[dict[str, float]] = []
+        self.widths: list[int] = []
+        width, at = fan_in, 0  # of the values that the next op takes
+        for number, layer in enumerate(layers):
+            self.widths.append(width)
+            for name, shape in layer.shapes(width).items():
+                self.parameters.append(Parameter(number, name, self.size, shape))
+                self.size += self.parameters[-1].size
+            for step in layer.steps(width):
+                record = self._record(step.op, number, at, step.fan_in, step.fan_out, ALWAYS)
+                record["alpha"] = step.alpha
+                for parameter in self.parameters:
+                    if parameter.layer == number and parameter.name in step.parameters:
+                        record[parameter.name] = parameter.offset
+                records.append(record)
+                width, at = step.fan_out, int(record["out"])
+        self.fan_out, self.out = width, at
+        self.target = self._region(width)
+        records += self._ending(records, loss)
+        self.rows = np.zeros(len(records), OP).view(np.recarray)
+        for row, record in zip(self.rows, records, strict=True):
+            for field, value in record.items():
+                row[field] = value
+        trained = [i for i, row in enumerate(self.rows) if OPS_BY_KIND[row.kind].gradient]
+        self.first = trained[0] + 1 if trained else len(self.rows)
+
+    def _region(self, width: int) -> int:
+        """Room in ``work`` for so many values per batch row."""
+        start, self.row_size = self.row_size, self.row_size + width
+        return start
+
+    def _record(
+        self, op: str, layer: int, x: int, fan_in: int, fan_out: int, when: int
+    ) -> dict[str, float]:
+        return {
+            "kind": OPS[op].kind,
+            "layer": layer,
+            "when": when,
+            "x": x,
+            "out": self._region(fan_out),
+            "fan_in": fan_in,
+            "fan_out": fan_out,
+        }
+
+    def _ending(self, records: list[dict[str, float]], loss: str) -> list[dict[str, float]]:
+        """Loss and metric; a loss that fuses with the last activation takes its place."""
+        x, last = self.out, records[-1] if records else None
+        if last is not None:
+            fused = f"{OPS_BY_KIND[int(last['kind'])].name}_{loss}"
+            if fused in OPS:
+                loss, x, last["when"] = fused, int(last["x"]), PREDICT
+        scored = TRAIN | EVALUATE
+        ending = [self._record(loss, LOSS, x, self.fan_out, 1, scored)]
+        ending[0].update(prob=self.out, target=self.target)
+        self.loss = OPS[loss]
+        metric = self.loss.metric or "categorical_accuracy"
+        if self.loss.metric or self.fan_out > 1:
+            ending.append(self._record(metric, METRIC, self.out, self.fan_out, 1, scored))
+            ending[1].update(target=self.target)
+        return ending
+
+    def for_metric(self, metric: str) -> np.recarray:
+        """The rows with this metric at their end, or with none where it is empty."""
+        rows = self.rows[self.rows.layer != METRIC]
+        if not metric:
+            return rows
+        rows = self.rows.copy()
+        rows[-1].kind = OPS[metric].kind
+        return rows
+
+    def layer_of(self, offset: int) -> int:
+        """Number of the layer that the parameter at this offset belongs to."""
+        return next(p.layer for p in reversed(self.parameters) if p.offset <= offset)
+
+    def __str__(self) -> str:
+        heads = ["#", "op", "layer", "when", *_COLUMNS, "fan_in", "fan_out"]
+        table = [heads]
+        for i, row in enumerate(self.rows):
+            op = OPS_BY_KIND[row.kind]
+            takes = {name for kernel in kernels_of(op) for name in KERNELS[kernel].shapes}
+            layer = {LOSS: "loss", METRIC: "metric"}.get(int(row.layer), str(row.layer))
+            places = [str(row[c]) if c in takes else "." for c in _COLUMNS]
+            table.append(
+                [str(i), op.name, layer, _WHEN[int(row.when)], *places]
+                + [str(row.fan_in), str(row.fan_out)]
+            )
+        widths = [max(len(line[c]) for line in table) for c in range(len(heads))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if c < 4 else cell.rjust(width)
+                for c, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in table
+        ]
+        lines.append(f"params: {self.size:,} values; work: {self.row_size:,} values per batch row")
+        return "\n".join(lines)
+
+
+OPS_BY_KIND = {op.kind: op for op in OPS.values()}
+
+
+def kernels_of(op: _op.Op) -> list[str]:
+    """Names of the kernels that an op runs."""
+    names = [f"{op.name}_{part}" for part in ("forward", "backward", "gradient")]
+    return [name for name in names if name in KERNELS]

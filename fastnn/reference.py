@@ -1,0 +1,203 @@
+"""The same plan in plain numpy: every kernel replaced by its reference formula.
+
+Slow, short, and the judge of the compiled path in every test. It takes what
+the compiled interpreter (`fastnn.kernels.run`) takes and does the same, one op
+at a time. A formula finds its arrays by name: ``weight`` lies in ``params``,
+``grad_weight`` at the same place in ``grads``; ``x`` in ``work``, ``grad_x``
+at the same place in ``grad_work``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnn.kernels._kernel import KERNELS, Kernel
+from fastnn.kernels._op import EVALUATE, LOSS, PREDICT, TRAIN
+from fastnn.kernels.optimizers import RULES
+from fastnn.plan import OPS_BY_KIND
+
+RULE_NAMES = list(RULES)
+_PARAMS = ("weight", "bias")
+_ROWS = ("x", "out", "prob", "target")
+# Formulas may meet log(0) or exp(1000): the result is inf or NaN, in both paths, and is found
+# by the check for it, so numpy need not warn as well.
+_QUIET: dict[str, Any] = {"all": "ignore"}
+
+
+class Batch(NamedTuple):
+    """What the formulas of one batch read and write."""
+
+    buffers: Any
+    size: int
+    capacity: int
+
+    def array(self, row: Any, name: str, dims: tuple[str, ...]) -> Any:
+        """The array or number that a kernel of this plan row knows by this name."""
+        if name == "scale":
+            return 1 / self.size
+        if not dims:
+            return row[name]
+        field = name.removeprefix("grad_")
+        sizes = {"batch": self.size, "fan_in": int(row.fan_in), "fan_out": int(row.fan_out)}
+        if field in _PARAMS:
+            shape = [sizes[dim] for dim in dims]
+            start = int(row[field])
+            buffer = self.buffers.params if name == field else self.buffers.grads
+        elif field in _ROWS:
+            width = {"out": sizes["fan_out"]}.get(field, sizes["fan_in"])
+            shape = [self.size * width] if dims == ("n",) else [self.size, width][: len(dims)]
+            start = int(row[field]) * self.capacity
+            buffer = self.buffers.work if name == field else self.buffers.grad_work
+        else:
+            raise KeyError(f"no array of the plan is called {name}")
+        return buffer[start : start + math.prod(shape)].reshape(shape)
+
+
+def call(kernel: Kernel, arrays: dict[str, Any]) -> None:
+    """Read a kernel's inputs, call its reference, write its outputs."""
+    results = kernel.reference(**{name: arrays[name] for name in kernel.inputs})
+    for name, result in zip(
+        kernel.writes, results if isinstance(results, tuple) else (results,), strict=True
+    ):
+        arrays[name][...] = result
+
+
+def run(part: str, row: Any, batch: Batch) -> None:
+    """One part of one op: ``forward``, ``backward`` or ``gradient``, if it has that part."""
+    kernel = KERNELS.get(f"{OPS_BY_KIND[row.kind].name}_{part}")
+    if kernel is not None:
+        names = [*kernel.inputs, *kernel.writes]
+        call(kernel, {name: batch.array(row, name, kernel.shapes[name]) for name in names})
+
+
+def gather(sources: Any, batch: Batch, order: np.ndarray) -> None:
+    """Bring a batch of every source into the work buffer."""
+    for source in sources:
+        start = source.out * batch.capacity
+        out = batch.buffers.work[start : start + batch.size * source.width]
+        arrays = source.arrays(order) | {"out": out.reshape(batch.size, source.width)}
+        call(KERNELS[source.kernel], arrays)
+
+
+def forward(plan: np.recarray, batch: Batch, mode: int) -> None:
+    """Every op in turn."""
+    for row in plan:
+        if row.when & mode:
+            run("forward", row, batch)
+
+
+def scores(plan: np.recarray, batch: Batch) -> tuple[float, float]:
+    """Sum over the batch of the loss and of the metric, in float64."""
+    sums = [0.0, 0.0]
+    for row in plan:
+        if row.layer < 0:
+            values = batch.array(row, "out", ("batch",))
+            sums[0 if row.layer == LOSS else 1] = float(values.sum(dtype=np.float64))
+    return sums[0], sums[1]
+
+
+def differentiate(
+    plan: np.recarray, sources: Any, batch: Batch, order: np.ndarray, first: int
+) -> tuple[float, float]:
+    """Loss, metric and all gradients of one batch; gradients of ``work`` down to op ``first``."""
+    gather(sources, batch, order)
+    forward(plan, batch, TRAIN)
+    for row in plan[first:][::-1]:
+        if row.when & TRAIN:
+            run("backward", row, batch)
+    for row in plan:
+        run("gradient", row, batch)
+    return scores(plan, batch)
+
+
+def gradients(
+    plan: np.recarray, sources: Any, buffers: Any, capacity: int, order: np.ndarray
+) -> tuple[float, float]:
+    """As `fastnn.kernels.run.gradients`."""
+    with np.errstate(**_QUIET):
+        batch = Batch(buffers, order.size, capacity)
+        return differentiate(plan, sources, batch, order, 0)
+
+
+def train(
+    plan: np.recarray,
+    rule: np.recarray,
+    sources: Any,
+    buffers: Any,
+    capacity: int,
+    first: int,
+    order: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    rates: np.ndarray,
+    losses: np.ndarray,
+    metrics: np.ndarray,
+) -> int:
+    """As `fastnn.kernels.run.train`."""
+    with np.errstate(**_QUIET):
+        for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            batch = Batch(buffers, int(stop - start), capacity)
+            rows = order[start:stop]
+            losses[i], metrics[i] = differentiate(plan, sources, batch, rows, first)
+            if not np.isfinite(losses[i]):
+                return i
+            rule.step += 1
+            rule.learning_rate = rates[i]
+            update(rule[0], buffers)
+            if not np.isfinite(buffers.params).all():
+                return i
+    return len(starts)
+
+
+def update(rule: Any, buffers: Any) -> None:
+    """One step of the optimizer."""
+    kernel = KERNELS[f"{RULE_NAMES[rule.kind]}_step"]
+    arrays: dict[str, Any] = {"param": buffers.params, "grad": buffers.grads}
+    memory = iter(buffers.state.reshape(-1, buffers.params.size))
+    for name, dims in kernel.shapes.items():
+        if name not in arrays:
+            arrays[name] = next(memory) if dims else rule[name]
+    call(kernel, arrays)
+
+
+def blocks(order: np.ndarray, buffers: Any, capacity: int) -> Any:
+    """Batches of at most ``capacity`` rows, with their row numbers."""
+    for start in range(0, order.size, capacity):
+        rows = order[start : start + capacity]
+        yield start, rows, Batch(buffers, rows.size, capacity)
+
+
+def evaluate(
+    plan: np.recarray, sources: Any, buffers: Any, capacity: int, order: np.ndarray
+) -> tuple[float, float]:
+    """As `fastnn.kernels.run.evaluate`."""
+    loss = metric = 0.0
+    with np.errstate(**_QUIET):
+        for _, rows, batch in blocks(order, buffers, capacity):
+            gather(sources, batch, rows)
+            forward(plan, batch, EVALUATE)
+            more_loss, more_metric = scores(plan, batch)
+            loss, metric = loss + more_loss, metric + more_metric
+    return loss, metric
+
+
+def predict(
+    plan: np.recarray,
+    sources: Any,
+    buffers: Any,
+    capacity: int,
+    order: np.ndarray,
+    offset: int,
+    out: np.ndarray,
+) -> None:
+    """As `fastnn.kernels.run.predict`."""
+    width = out.shape[1]
+    with np.errstate(**_QUIET):
+        for start, rows, batch in blocks(order, buffers, capacity):
+            gather(sources, batch, rows)
+            forward(plan, batch, PREDICT)
+            result = buffers.work[offset * capacity :][: rows.size * width]
+            out[start : start + rows.size] = result.reshape(rows.size, width)

@@ -1,0 +1,195 @@
+"""The user's arrays: checked, described, and never copied whole.
+
+A `Source` is one array as the gathering kernels see it: where it lies, its
+dtype and strides, and how a value becomes the network's. Arrays in a dtype
+that no kernel reads (another byte order, float16, long double) are converted
+a slice of training at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Source", "inputs", "targets"]
+
+# bool is read as the byte that it is.
+_READABLE = "float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+_PIECE = 1 << 20  # values that are looked at at once, so that no check doubles the memory
+
+
+class Source(NamedTuple):
+    """An array (n, columns) and where its gathered rows go."""
+
+    array: np.ndarray
+    kernel: str  # gather_rows or gather_labels
+    out: int  # offset in work
+    width: int  # values per batch row there
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def readable(self) -> bool:
+        """Whether compiled code reads the array as it is."""
+        return self.array.dtype.isnative and self.array.dtype.name in _READABLE
+
+    def arrays(self, order: np.ndarray) -> dict[str, Any]:
+        """Arguments of the gathering kernel, but for its output."""
+        if self.kernel == "gather_labels":
+            return {"labels": self.array, "order": order}
+        scaling = {"scale": self.scale, "offset": self.offset}
+        return {"source": self.array, "order": order, **scaling}
+
+    def taken(self, order: np.ndarray, dtype: np.dtype) -> Source:
+        """These rows alone, copied into a dtype that compiled code reads."""
+        kind = np.dtype(np.int64) if self.kernel == "gather_labels" else dtype
+        return self._replace(array=np.ascontiguousarray(self.array[order], kind))
+
+
+def _plain(argument: str, value: Any) -> np.ndarray:
+    """Any array-like of numbers as an array, without a copy where there is one."""
+    kind = type(value).__name__
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(
+            f"{argument} must be a dense array, got {kind}; convert it: {argument}.toarray()"
+        )
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(
+            f"{argument} must have no masked values, got {np.ma.count_masked(value)}; "
+            f"fill them first: {argument}.filled(...)"
+        )
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{argument} must be an array of numbers, got {kind}: {error}") from None
+    if array.dtype == bool:
+        array = array.view(np.uint8)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{argument} must hold real numbers, got an array of {array.dtype}")
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"{argument} must not be empty, got an array of shape {array.shape}")
+    return array
+
+
+def _check_finite(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
+    """Every value is a number, also once it is rounded to the network's dtype."""
+    if array.dtype.kind != "f":
+        return
+    step = max(1, _PIECE // array.shape[1])
+    for start in range(0, len(array), step):
+        with np.errstate(over="ignore"):
+            piece = array[start : start + step].astype(dtype, copy=False)
+        if not np.isfinite(piece).all():
+            row, column = np.argwhere(~np.isfinite(piece))[0]
+            raise ValueError(
+                f"{argument} must hold finite numbers of {dtype}, "
+                f"got {array[start + row, column]} in row {start + row}, column {column}"
+            )
+
+
+def inputs(
+    value: Any, dtype: np.dtype, fan_in: int | None, scale: float = 1.0, offset: float = 0.0
+) -> Source:
+    """Check ``x`` and describe it as the source of the first region of ``work``.
+
+    Parameters
+    ----------
+    value : array-like (n, fan_in)
+        Real numbers.
+    dtype : numpy.dtype
+        Of the network.
+    fan_in : int or None
+        Width that is expected, if it is known.
+    scale, offset : float
+        ``x * scale + offset`` is what the network sees.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no dense, finite, real array of that shape.
+    """
+    array = _plain("x", value)
+    width = "fan_in" if fan_in is None else fan_in
+    if array.ndim != 2:
+        hint = f"reshape(-1, {width})" if array.ndim == 1 else f"reshape({len(array)}, -1)"
+        raise ValueError(
+            f"x must have shape (n, {width}), got {array.shape}; one row per sample: x.{hint}"
+        )
+    if fan_in is not None and array.shape[1] != fan_in:
+        raise ValueError(f"x must have shape (n, {fan_in}), got {array.shape}")
+    _check_finite("x", array, dtype)
+    return Source(array, "gather_rows", 0, array.shape[1], scale, offset)
+
+
+def targets(
+    value: Any, dtype: np.dtype, samples: int, fan_out: int, out: int, domain: str
+) -> Source:
+    """Check ``y`` and describe it as the source of the target region of ``work``.
+
+    Parameters
+    ----------
+    value : array-like
+        Class labels (n,), or numbers (n, fan_out); (n,) too where ``fan_out`` is 1.
+    dtype : numpy.dtype
+        Of the network.
+    samples, fan_out : int
+        Rows of ``x``, and width of the output.
+    out : int
+        Offset of the target in ``work``.
+    domain : {"classes", "chances", "numbers"}
+        What the loss takes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it does not fit the input, the output or the loss.
+    """
+    array = _plain("y", value)
+    if len(array) != samples:
+        raise ValueError(f"x and y must have as many rows, got {samples} and {len(array)}")
+    column = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
+    labels = column and fan_out > 1 and (domain != "numbers" or array.dtype.kind in "iu")
+    if not (labels or array.shape == (samples, fan_out) or (column and fan_out == 1)):
+        shapes = f"(n, {fan_out}) or {'labels ' if fan_out > 1 else ''}(n,)"
+        raise ValueError(f"y must have shape {shapes}, got {array.dtype} {array.shape}")
+    array = array.reshape(-1, 1) if array.ndim == 1 else array
+    _check_finite("y", array, dtype)
+    if labels:
+        _check_labels(array, fan_out)
+        return Source(array, "gather_labels", out, fan_out)
+    if domain == "classes" and fan_out == 1:
+        raise ValueError(
+            "cross_entropy needs an output for each class, got 1 output; "
+            "for yes or no, use a sigmoid output with binary_cross_entropy"
+        )
+    if domain != "numbers":
+        _check_domain(array, domain)
+    return Source(array, "gather_rows", out, fan_out)
+
+
+def _check_labels(array: np.ndarray, classes: int) -> None:
+    low, high = array.min(), array.max()
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"y must hold class labels from 0 to {classes - 1}, as many as outputs, got {wrong}"
+        )
+    if array.dtype.kind == "f" and (array != np.floor(array)).any():
+        wrong = array[array != np.floor(array)][0]
+        raise ValueError(f"y must hold class labels, whole numbers from 0, got {wrong}")
+
+
+def _check_domain(array: np.ndarray, domain: str) -> None:
+    low, high = array.min(), array.max()
+    if low < 0 or high > 1:
+        wrong = low if low < 0 else high
+        raise ValueError(f"y must hold probabilities from 0 to 1 for this loss, got {wrong}")
+    if domain == "classes":
+        sums = array.sum(axis=1, dtype=np.float64)
+        if (np.abs(sums - 1) > 1e-3).any():
+            row = int(np.argmax(np.abs(sums - 1)))
+            raise ValueError(
+                f"y must be one-hot or probabilities that sum to 1 in each row, "
+                f"got a sum of {sums[row]:g} in row {row}"
+            )

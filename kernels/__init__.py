@@ -1,0 +1,29 @@
+"""Numba kernels of fastnn, each beside its numpy reference. Import as ``fastnn.kernels``.
+
+Read in this order: ``dense``, ``activations``, ``losses``, ``optimizers`` (what is
+computed), ``run`` (in what order), ``_op`` and ``_kernel`` (how an op finds its
+arrays and a kernel its reference), ``gemm`` and ``_tile`` (why it is fast).
+
+The contract of every kernel: outputs come last, are given, C-contiguous, and
+are overwritten; inputs are never touched; only optimizers write in place, and
+their signature shows it. Nothing is allocated in a loop and nothing is raised:
+shapes are checked once, in Python. One floating dtype per call.
+"""
+
+if __name__ != "fastnn.kernels":
+    raise ImportError(
+        f"import fastnn.kernels, not {__name__}: a second copy would register every kernel twice"
+    )
+
+from . import activations, dense, elementary, gather, gemm, losses, optimizers, run
+
+__all__ = [
+    "activations",
+    "dense",
+    "elementary",
+    "gather",
+    "gemm",
+    "losses",
+    "optimizers",
+    "run",
+]

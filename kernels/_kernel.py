@@ -1,0 +1,100 @@
+"""Where fastnn meets numba: the compile options, and the table of kernels.
+
+A *kernel* is a compiled function on arrays that stands beside the numpy
+formula it must agree with::
+
+    @kernel("x(n) out(n) -> out", reference=lambda x: np.maximum(x, 0))
+    def relu_forward(x, out): ...
+
+The string names every argument with its shape, then the arguments that are
+written. It is documentation, it is checked against the parameters at import,
+and tests and benches make their arguments from it. ``()`` is a scalar and a
+number is a fixed size.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from numba import config, njit
+
+from ._cache import KernelCache
+
+JIT = (
+    not config.DISABLE_JIT
+)  # NUMBA_DISABLE_JIT=1: every kernel runs as plain Python, for debuggers and coverage
+
+# Lets LLVM reorder sums, which is what vectorises them. Leaves out "nnan" and
+# "ninf", so that NaN and inf stay visible.
+FASTMATH = frozenset({"reassoc", "contract", "arcp", "afn", "nsz"})
+# error_model="numpy": a division that must check for zero is not vectorised.
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
+
+
+class Kernel(NamedTuple):
+    """A compiled function, the numpy function it must agree with, and its argument shapes."""
+
+    run: Callable
+    reference: Callable
+    shapes: dict[str, tuple[str, ...]]
+    writes: tuple[str, ...]
+    sample: Callable | None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the arguments that the reference takes."""
+        return tuple(inspect.signature(self.reference).parameters)
+
+
+KERNELS: dict[str, Kernel] = {}
+
+
+def compiled(function: Callable | None = None, *, fastmath=FASTMATH, inline: bool = False) -> Any:
+    """Compile a function that kernels call; nothing is registered.
+
+    ``fastmath`` narrows the flags where the order of operations carries the
+    precision. ``inline`` has LLVM inline the function into its callers, where
+    it keeps its own flags.
+    """
+    if function is None:
+        return lambda function: compiled(function, fastmath=fastmath, inline=inline)
+    if not JIT:
+        return function
+    dispatcher = njit(fastmath=set(fastmath), forceinline=inline, **OPTIONS)(function)
+    dispatcher._cache = KernelCache(function)
+    return dispatcher
+
+
+def kernel(signature: str, *, reference: Callable, sample: Callable | None = None) -> Callable:
+    """Compile a function and record it in ``KERNELS`` with its reference.
+
+    Parameters
+    ----------
+    signature : str
+        Arguments with their shapes, then the written ones, as in
+        ``"x(batch,fan_in) weight(fan_in,fan_out) out(batch,fan_out) -> out"``.
+    reference : callable
+        Takes the arguments it names and returns the written ones, in order.
+    sample : callable, optional
+        ``sample(arguments, rng)`` changes random arguments into ones of the
+        kernel's domain, where random normal numbers are not.
+    """
+    arguments, _, writes = signature.partition("->")
+    shapes = {
+        name: tuple(filter(None, dims.split(",")))
+        for name, dims in re.findall(r"(\w+)\((.*?)\)", arguments)
+    }
+
+    def register(function: Callable) -> Callable:
+        name = function.__name__
+        if list(inspect.signature(function).parameters) != list(shapes):
+            raise TypeError(f"{name}: signature {signature!r} does not match its parameters")
+        if not callable(reference):
+            raise TypeError(f"{name}: a kernel needs a numpy reference, got {reference!r}")
+        if name in KERNELS:
+            raise TypeError(f"{name}: a kernel of this name is registered already")
+        KERNELS[name] = Kernel(compiled(function), reference, shapes, tuple(writes.split()), sample)
+        return KERNELS[name].run
+
+    return register

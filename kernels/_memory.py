@@ -1,0 +1,172 @@
+"""Addresses, views and calls: the only place where compiled code handles raw memory.
+
+Compiled code reaches the buffers of a network through typed pointers and cuts
+views from them. A view cut from a pointer owns nothing, so no reference is
+counted: counters that threads share would cost more than a small layer.
+
+Without the compiler (``NUMBA_DISABLE_JIT=1``) the same names work on numpy
+arrays, so the whole interpreter can be stepped through in a debugger.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+from ._kernel import JIT
+
+
+class Pointer(NamedTuple):
+    """A position in a flat array: what stands for a typed pointer when nothing is compiled."""
+
+    array: np.ndarray
+    position: int
+
+    def view(self, offset: int, size: int) -> np.ndarray:
+        """``size`` elements that start ``offset`` elements further on."""
+        return self.array[self.position + offset : self.position + offset + size]
+
+
+def at_address(address: int, shape: tuple, strides: tuple, dtype: np.dtype) -> np.ndarray:
+    """The memory at an address as an array: for runs without the compiler."""
+
+    class Memory:
+        __array_interface__ = {  # noqa: RUF012 (numpy's protocol, not state)
+            "data": (int(address), False),
+            "shape": tuple(int(n) for n in shape),
+            "strides": tuple(int(n) for n in strides),
+            "typestr": np.dtype(dtype).str,
+            "version": 3,
+        }
+
+    return np.asarray(Memory())
+
+
+def _borrowed(context, builder, array_type, data, shape, strides):
+    """An array struct over memory that it does not own."""
+    array = context.make_array(array_type)(context, builder)
+    itemsize = context.get_constant(
+        types.intp, context.get_abi_sizeof(context.get_data_type(array_type.dtype))
+    )
+    if strides is None:
+        strides, step = [], itemsize
+        for length in reversed(shape):
+            strides.insert(0, step)
+            step = builder.mul(step, length)
+    populate_array(array, data=data, shape=shape, strides=strides, itemsize=itemsize, meminfo=None)
+    return array._getvalue()
+
+
+if JIT:
+
+    @intrinsic
+    def pointer(typing, array):
+        """Typed pointer to the first element of an array."""
+
+        def generate(context, builder, signature, args):
+            return context.make_array(array)(context, builder, args[0]).data
+
+        return types.CPointer(array.dtype)(array), generate
+
+    @intrinsic
+    def shifted(typing, base, elements):
+        """The pointer a number of elements further on."""
+
+        def generate(context, builder, signature, args):
+            return builder.gep(args[0], [args[1]])
+
+        return base(base, types.intp), generate
+
+    @intrinsic
+    def vector(typing, base, offset, size):
+        """View of ``size`` elements from ``base[offset]`` on."""
+
+        def generate(context, builder, signature, args):
+            data = builder.gep(args[0], [args[1]])
+            return _borrowed(context, builder, signature.return_type, data, [args[2]], None)
+
+        return types.Array(base.dtype, 1, "C")(base, types.intp, types.intp), generate
+
+    @intrinsic
+    def matrix(typing, base, offset, rows, columns):
+        """View (rows, columns) of the elements from ``base[offset]`` on."""
+
+        def generate(context, builder, signature, args):
+            data = builder.gep(args[0], [args[1]])
+            return _borrowed(context, builder, signature.return_type, data, [*args[2:]], None)
+
+        return types.Array(base.dtype, 2, "C")(base, types.intp, types.intp, types.intp), generate
+
+    @intrinsic
+    def strided(typing, address, item, rows, columns, row_stride, column_stride):
+        """Read-only view of the memory at an address; ``item`` only lends its dtype, strides are bytes."""
+
+        def generate(context, builder, signature, args):
+            array_type = signature.return_type
+            data = builder.inttoptr(args[0], context.get_data_type(array_type.dtype).as_pointer())
+            return _borrowed(context, builder, array_type, data, [*args[2:4]], [*args[4:6]])
+
+        result = types.Array(item, 2, "A", readonly=True)
+        return result(types.intp, item, *[types.intp] * 4), generate
+
+    @intrinsic
+    def contiguous(typing, row):
+        """The same one-dimensional view, its elements known to lie one after another."""
+
+        def generate(context, builder, signature, args):
+            source = context.make_array(row)(context, builder, args[0])
+            shape = [builder.extract_value(source.shape, 0)]
+            return _borrowed(context, builder, signature.return_type, source.data, shape, None)
+
+        return types.Array(row.dtype, 1, "C", readonly=True)(row), generate
+
+    @intrinsic
+    def call(typing, address, record, net, lo, hi):
+        """Call the function (record, net, lo, hi) that was compiled at an address."""
+
+        def generate(context, builder, signature, args):
+            arguments = [context.get_value_type(t) for t in signature.args[1:]]
+            function = ir.FunctionType(ir.VoidType(), arguments)
+            builder.call(builder.inttoptr(args[0], function.as_pointer()), args[1:])
+            return context.get_dummy_value()
+
+        return types.void(types.intp, record, net, types.intp, types.intp), generate
+
+else:
+
+    def pointer(array):
+        """Stand-in for the pointer to the first element."""
+        return Pointer(array.reshape(-1), 0)
+
+    def shifted(base, elements):
+        """The pointer a number of elements further on."""
+        return Pointer(base.array, base.position + int(elements))
+
+    def vector(base, offset, size):
+        """View of ``size`` elements from ``base[offset]`` on."""
+        return base.view(int(offset), int(size))
+
+    def matrix(base, offset, rows, columns):
+        """View (rows, columns) of the elements from ``base[offset]`` on."""
+        return base.view(int(offset), int(rows * columns)).reshape(rows, columns)
+
+    def strided(address, item, rows, columns, row_stride, column_stride):
+        """View of the memory at an address; ``item`` only lends its dtype, strides are bytes."""
+        return at_address(
+            address, (rows, columns), (row_stride, column_stride), np.asarray(item).dtype
+        )
+
+    def contiguous(row):
+        """The same view."""
+        return row
+
+    def call(address, record, net, lo, hi):
+        """Call the function (record, net, lo, hi) that has this number."""
+        FUNCTIONS[address](record, net, lo, hi)
+
+
+FUNCTIONS: dict[int, Callable] = {}  # without the compiler: number -> function

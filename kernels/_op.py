@@ -1,0 +1,209 @@
+"""The plan's row, the buffers, and how compiled code reaches both.
+
+An *op* is one line of a plan: a record of offsets and sizes (``OP``) and up
+to three functions that read it, all of one form ``(op, net, lo, hi)``:
+
+* ``forward`` and ``backward`` work on the rows ``lo..hi`` of the batch and on
+  no others, so that threads can share a batch without meeting;
+* ``gradient`` sums over the whole batch for the weight rows ``lo..hi`` alone,
+  so that threads can share the weights without meeting.
+
+Each function cuts views out of the buffers and hands them to kernels, which
+know arrays and nothing else. The interpreter (``run.py``) calls the functions
+by address: it is compiled once and serves every network, and only the ops in
+use are compiled at all.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import types
+from numba.core.ccallback import CFunc
+
+from ._cache import KernelCache
+from ._kernel import FASTMATH, JIT, OPTIONS, compiled
+from ._memory import FUNCTIONS, matrix, vector
+
+PREDICT, TRAIN, EVALUATE = 1, 2, 4
+ALWAYS = PREDICT | TRAIN | EVALUATE
+LOSS, METRIC = -1, -2  # in place of a layer's number
+
+OP = np.dtype(
+    [
+        ("forward", np.int64),  # address of the compiled function (op, net, lo, hi)
+        ("backward", np.int64),  # likewise; 0 where nothing flows back
+        ("gradient", np.int64),  # likewise; 0 where there are no parameters
+        ("kind", np.int64),  # number of the op in OPS
+        ("when", np.int64),  # PREDICT | TRAIN | EVALUATE: the passes it takes part in
+        ("layer", np.int64),  # number of the layer it belongs to, or LOSS or METRIC
+        ("x", np.int64),  # input: values per batch row that lie before it in work and grad_work
+        ("out", np.int64),  # output: likewise
+        ("prob", np.int64),  # probabilities that a fused loss keeps for its backward pass: likewise
+        ("target", np.int64),  # what the output should have been: likewise
+        ("weight", np.int64),  # offset in params and grads
+        ("bias", np.int64),  # offset in params and grads
+        ("fan_in", np.int64),  # values per batch row going in
+        ("fan_out", np.int64),  # values per batch row coming out
+        ("alpha", np.float64),  # slope of leaky_relu below zero
+    ],
+    align=True,
+)
+
+SOURCE = np.dtype(
+    [
+        ("gather", np.int64),  # address of the compiled function (source, net, lo, hi)
+        ("data", np.int64),  # address of the user's array
+        ("rows", np.int64),  # rows and columns of the user's array
+        ("columns", np.int64),
+        ("row_stride", np.int64),  # bytes from one row, and one column, to the next
+        ("column_stride", np.int64),
+        ("out", np.int64),  # where a gathered batch goes, as in OP
+        ("width", np.int64),  # values per batch row there
+        ("scale", np.float64),  # value = data * scale + offset
+        ("offset", np.float64),
+    ],
+    align=True,
+)
+
+RULE = np.dtype(
+    [
+        ("kind", np.int64),  # number of the rule in RULES
+        ("update", np.int64),  # address of the compiled function (rule, net, lo, hi)
+        ("size", np.int64),  # number of parameters
+        ("step", np.int64),  # updates made so far, this one included
+        ("learning_rate", np.float64),  # of this step
+        ("momentum", np.float64),
+        ("nesterov", np.int64),
+        ("beta1", np.float64),
+        ("beta2", np.float64),
+        ("epsilon", np.float64),
+        ("raw_epsilon", np.int64),  # where epsilon stands, see adam_step
+    ],
+    align=True,
+)
+
+
+class Buffers(NamedTuple):
+    """The flat arrays of a network, all of one dtype."""
+
+    params: np.ndarray  # weights and biases of all layers, one after another
+    grads: np.ndarray  # same map
+    work: np.ndarray  # (values per batch row) x capacity: inputs, outputs, target, loss
+    grad_work: np.ndarray  # same map: the loss's derivative with respect to each of them
+    state: np.ndarray  # the optimizer's memory: vectors of the size of params
+    scratch: np.ndarray  # packed panels of gemm
+
+
+class Net(NamedTuple):
+    """One batch as an op sees it: the buffers as typed pointers, and what is in them."""
+
+    params: Any
+    grads: Any
+    work: Any
+    grad_work: Any
+    state: Any
+    scratch: Any
+    order: Any  # row numbers of this batch in the user's arrays
+    batch: int  # rows in this batch
+    capacity: int  # rows that work has room for
+
+
+def net_type(dtype: types.Type) -> types.NamedTuple:
+    """Numba's type of a ``Net`` whose buffers hold ``dtype``."""
+    number = types.CPointer(dtype)
+    return types.NamedTuple(
+        [*[number] * 6, types.CPointer(types.int64), types.intp, types.intp], Net
+    )
+
+
+@compiled(inline=True)
+def rows(net, buffer, offset, width, lo, hi):
+    """View of the batch rows ``lo..hi`` of a region, (hi - lo, width)."""
+    return matrix(buffer, offset * net.capacity + lo * width, hi - lo, width)
+
+
+@compiled(inline=True)
+def row_values(net, buffer, offset, width, lo, hi):
+    """The same view, flat: (hi - lo) * width values."""
+    return vector(buffer, offset * net.capacity + lo * width, (hi - lo) * width)
+
+
+@cache
+def address(function: Callable, dtype: np.dtype, record: np.dtype = OP) -> int:
+    """Compile a function (record, net, lo, hi) for one dtype, or load it, and say where it lies."""
+    if not JIT:
+        number = len(FUNCTIONS) + 1
+        FUNCTIONS[number] = function
+        return number
+    signature = types.void(
+        numba.from_dtype(record), net_type(numba.from_dtype(dtype)), types.intp, types.intp
+    )
+    callback = CFunc(
+        function, (signature.args, types.void), {}, {"fastmath": set(FASTMATH), **OPTIONS}
+    )
+    callback._cache = KernelCache(function)
+    callback.compile()
+    COMPILED.append(callback)
+    return callback.address
+
+
+COMPILED: list[
+    CFunc
+] = []  # keeps the code behind the addresses alive; its length counts compilations
+
+
+# ---------------------------------------------------------------------------
+# The table of ops.
+
+
+class Op(NamedTuple):
+    """A kind of plan row: what it is for and its functions ``(op, net, lo, hi)``."""
+
+    name: str
+    kind: int
+    role: str
+    forward: Callable
+    backward: Callable | None
+    gradient: Callable | None
+    targets: str
+    metric: str
+
+
+OPS: dict[str, Op] = {}
+
+
+def op(
+    name: str,
+    role: str,
+    *,
+    forward: Callable,
+    backward: Callable | None = None,
+    gradient: Callable | None = None,
+    targets: str = "",
+    metric: str = "",
+) -> None:
+    """Name the functions of an op so that a plan can hold it.
+
+    The kernels they run must be called ``name_forward``, ``name_backward`` and
+    ``name_gradient``: the numpy path finds the references by these names. A loss
+    called ``activation_loss`` takes the place of that pair in every plan.
+
+    Parameters
+    ----------
+    name : str
+        What users write: ``activation="relu"``, ``loss="mse"``.
+    role : {"layer", "activation", "loss", "metric"}
+        Where the name may be used.
+    forward, backward, gradient : callable
+        Functions ``(op, net, lo, hi)``; see the module's docstring.
+    targets : {"classes", "chances", "numbers"}
+        Of a loss: rows that sum to 1, values from 0 to 1, or any numbers.
+    metric : str
+        Of a loss: the op that says in plain terms how good the output is.
+    """
+    if name in OPS:
+        raise TypeError(f"{name}: an op of this name is registered already")
+    OPS[name] = Op(name, len(OPS), role, forward, backward, gradient, targets, metric)

@@ -1,0 +1,230 @@
+"""The register tile of the matrix product, written in LLVM's own terms.
+
+``tile(rows, vectors, partial, ...)`` computes, for ``rows`` rows and ``vectors``
+vectors of columns,
+
+    out[r, :] = start[r, :] + sum over k of a[r, k] * b[k, :]
+
+with every sum in a register: a step over ``k`` loads ``vectors`` vectors of
+``b``, broadcasts ``rows`` numbers of ``a`` and makes ``rows * vectors`` fused
+multiply-adds. Plain loops do not get there: the compiler spills the sums or
+vectorises along ``k``. ``partial`` masks the last vector, for widths that are
+no multiple of it.
+
+Source: the shape of the tile follows Goto and van de Geijn (2008), "Anatomy of
+High-Performance Matrix Multiplication", ACM TOMS 34(3), section 6.
+"""
+
+import os
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+from ._kernel import JIT
+
+
+def _machine() -> tuple[int, int]:
+    """Width of a vector register in bits, and how many there are."""
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    flags = set(features.split(","))
+    registers = 32 if "+avx512f" in flags or not triple.startswith(("x86", "i")) else 16
+    bits = 512 if "+avx512f" in flags else 256 if "+avx" in flags else 128
+    return int(os.environ.get("FASTNN_VECTOR_BITS", bits)), registers
+
+
+VECTOR_BITS, REGISTERS = _machine()
+VECTORS = 2  # width of a full tile
+# Sums fill the registers but for the vectors of b and a broadcast number.
+HEIGHTS = (12, 8, 4, 2, 1) if REGISTERS == 32 else (6, 4, 3, 2, 1)
+ROWS = HEIGHTS[0]
+
+
+def lanes(itemsize: int) -> int:
+    """Numbers of this many bytes in one vector."""
+    return VECTOR_BITS // (8 * itemsize)
+
+
+def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
+    """Write the instructions of one tile at the builder's position."""
+    a, a_row, a_k, b, b_k, start, start_row, out, out_row, k, columns = arguments
+    index, lane = ir.IntType(64), ir.IntType(32)
+    vector = ir.VectorType(element, count)
+    align = {"float": 4, "double": 8}[str(element)]
+    suffix = f"v{count}f{8 * align}"
+    last = vectors - 1
+
+    def number(n):
+        return ir.Constant(index, n)
+
+    def function(name, result, parameters):
+        known = builder.module.globals
+        signature = ir.FunctionType(result, parameters)
+        return known[name] if name in known else ir.Function(builder.module, signature, name)
+
+    def splat(value, kind):
+        """All lanes of a vector set to one number."""
+        undefined = ir.Constant(kind, ir.Undefined)
+        one = builder.insert_element(undefined, value, ir.Constant(lane, 0))
+        zeros = ir.Constant(ir.VectorType(lane, count), [0] * count)
+        return builder.shuffle_vector(one, undefined, zeros)
+
+    if partial:  # the columns of the last vector that exist
+        wide = ir.VectorType(index, count)
+        lanes_left = splat(builder.sub(columns, number(last * count)), wide)
+        mask = builder.icmp_signed("<", ir.Constant(wide, list(range(count))), lanes_left)
+        address = ir.PointerType(vector)
+        bits = ir.VectorType(ir.IntType(1), count)
+
+    def load(pointer, v):
+        at = builder.bitcast(builder.gep(pointer, [number(v * count)]), vector.as_pointer())
+        if partial and v == last:
+            masked = function(
+                f"llvm.masked.load.{suffix}.p0", vector, [address, lane, bits, vector]
+            )
+            return builder.call(masked, [at, ir.Constant(lane, align), mask, zero])
+        value = builder.load(at)
+        value.align = align
+        return value
+
+    def store(value, pointer, v):
+        at = builder.bitcast(builder.gep(pointer, [number(v * count)]), vector.as_pointer())
+        if partial and v == last:
+            masked = function(
+                f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, address, lane, bits]
+            )
+            builder.call(masked, [value, at, ir.Constant(lane, align), mask])
+        else:
+            builder.store(value, at).align = align
+
+    # fmuladd: one rounding where the machine has the instruction, two where it has not
+    multiply_add = function(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
+    zero = ir.Constant(vector, [0.0] * count)
+    cells = [(r, v) for r in range(rows) for v in range(vectors)]
+    before = [load(builder.gep(start, [builder.mul(start_row, number(r))]), v) for r, v in cells]
+    # Three rows share a pointer: x86 adds one or two strides to it for nothing, and twelve
+    # pointers would not fit its registers.
+    stride = builder.mul(a_row, number(align))
+    a_first = [builder.gep(a, [builder.mul(a_row, number(r))]) for r in range(0, rows, 3)]
+
+    def a_value(r):
+        byte = builder.bitcast(a_at[r // 3], ir.IntType(8).as_pointer())
+        at = builder.gep(byte, [builder.mul(stride, number(r % 3))])
+        return splat(builder.load(builder.bitcast(at, a.type)), vector)
+
+    entry = builder.block
+    loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed(">", k, number(0)), loop, done)
+
+    builder.position_at_end(loop)
+    step, b_at = builder.phi(index), builder.phi(b.type)
+    a_at = [builder.phi(a.type) for _ in a_first]
+    sums = [builder.phi(vector) for _ in cells]
+    b_now = [load(b_at, v) for v in range(vectors)]
+    a_now = [a_value(r) for r in range(rows)]
+    after = [
+        builder.call(multiply_add, [a_now[r], b_now[v], total])
+        for (r, v), total in zip(cells, sums, strict=True)
+    ]
+    next_step = builder.add(step, number(1))
+    carried = [
+        (step, number(0), next_step),
+        *[(at, first, builder.gep(at, [a_k])) for at, first in zip(a_at, a_first, strict=True)],
+        (b_at, b, builder.gep(b_at, [b_k])),
+        *zip(sums, before, after, strict=True),
+    ]
+    for phi, first, following in carried:
+        phi.add_incoming(first, entry)
+        phi.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", next_step, k), loop, done)
+
+    builder.position_at_end(done)
+    results = []
+    for first, following in zip(before, after, strict=True):
+        results.append(builder.phi(vector))
+        results[-1].add_incoming(first, entry)
+        results[-1].add_incoming(following, loop)
+    for (r, v), value in zip(cells, results, strict=True):
+        store(value, builder.gep(out, [builder.mul(out_row, number(r))]), v)
+
+
+if JIT:
+
+    @intrinsic
+    def no_inline(typing):
+        """Keep the function that calls this in one copy: for large bodies with many callers."""
+
+        def generate(context, builder, signature, args):
+            builder.function.attributes.add("noinline")
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+    @intrinsic
+    def width_of(typing, base):
+        """Numbers in one vector of what a pointer points to."""
+
+        def generate(context, builder, signature, args):
+            return context.get_constant(types.intp, lanes(base.dtype.bitwidth // 8))
+
+        return types.intp(base), generate
+
+    @intrinsic(prefer_literal=True)
+    def tile(
+        typing, rows, vectors, partial, a, a_row, a_k, b, b_k, start, start_row, out, out_row,
+        k, columns,
+    ):  # fmt: skip
+        """``out = start + a @ b`` for one tile.
+
+        ``rows``, ``vectors`` and ``partial`` are literals; ``a``, ``b``, ``start`` and ``out``
+        are typed pointers; strides count elements, between rows or between steps of ``k``
+        (``start_row`` of 0 starts every row alike, as a bias does); ``columns`` counts the
+        columns that exist, where ``partial`` is 1.
+        """
+        literals = [rows, vectors, partial]
+        if not all(isinstance(x, types.IntegerLiteral) for x in literals):
+            return None
+        element = a.dtype
+
+        def generate(context, builder, signature, args):
+            _emit_tile(
+                builder,
+                context.get_data_type(element),
+                lanes(element.bitwidth // 8),
+                *(x.literal_value for x in literals),
+                args[3:],
+            )
+            return context.get_dummy_value()
+
+        strides = [types.intp] * 2
+        numbers = [a, *strides, b, types.intp, start, types.intp, out, types.intp, *strides]
+        return types.void(*literals, *numbers), generate
+
+else:
+
+    def no_inline():
+        """Nothing to do without the compiler."""
+
+    def width_of(base):
+        """Numbers in one vector of what a pointer points to."""
+        return lanes(base.array.itemsize)
+
+    def tile(
+        rows, vectors, partial, a, a_row, a_k, b, b_k, start, start_row, out, out_row, k, columns
+    ):
+        """``out = start + a @ b`` for one tile, by numpy."""
+        itemsize = a.array.itemsize
+        width = columns if partial else vectors * lanes(itemsize)
+
+        def view(base, shape, strides):
+            source = base.array[base.position :]
+            return np.lib.stride_tricks.as_strided(source, shape, [s * itemsize for s in strides])
+
+        result = view(start, (rows, width), (start_row, 1)).copy()
+        for i in range(k):  # in the order of the compiled sums
+            result += np.outer(
+                view(a, (rows, k), (a_row, a_k))[:, i], view(b, (k, width), (b_k, 1))[i]
+            )
+        view(out, (rows, width), (out_row, 1))[...] = result

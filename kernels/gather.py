@@ -1,0 +1,101 @@
+"""Gathering a batch: rows picked from the user's arrays, converted on the way.
+
+The user's array is read where it lies, in its own dtype and with its own
+strides, so data larger than memory can be a memmap and images stay bytes.
+"""
+
+import numpy as np
+
+from ._kernel import compiled, kernel
+from ._memory import contiguous, strided, vector
+from ._op import rows
+
+
+def sample_rows(arguments, rng):
+    """Row numbers, in any order."""
+    source = next(iter(arguments.values()))
+    arguments["order"] = rng.integers(0, len(source), arguments["order"].size)
+    return arguments
+
+
+@kernel(
+    "source(n,width) order(batch) scale() offset() out(batch,width) -> out",
+    reference=lambda source, order, scale, offset: source[order] * scale + offset,
+    sample=sample_rows,
+)
+def gather_rows(source, order, scale, offset, out):
+    """``out[b] = source[order[b]] * scale + offset``, in the dtype of ``out``."""
+    factor, shift = out.dtype.type(scale), out.dtype.type(offset)
+    for b in range(order.size):
+        row = source[order[b]]
+        to = out[b]
+        if row.strides[0] == row.itemsize:
+            copy_scaled(contiguous(row), factor, shift, to)
+        else:
+            copy_scaled(row, factor, shift, to)
+
+
+@compiled
+def copy_scaled(row, factor, shift, out):
+    """``out = row * factor + shift``; without arithmetic where that would change nothing."""
+    kind = out.dtype.type
+    if factor == kind(1) and shift == kind(0):
+        for c in range(out.size):
+            out[c] = kind(row[c])
+    else:
+        for c in range(out.size):
+            out[c] = kind(row[c]) * factor + shift
+
+
+def sample_labels(arguments, rng):
+    """Class labels that fit the number of classes."""
+    labels = arguments["labels"]
+    labels[...] = rng.integers(0, arguments["out"].shape[1], labels.shape)
+    return sample_rows(arguments, rng)
+
+
+@kernel(
+    "labels(n,1) order(batch) out(batch,classes) -> out",
+    reference=lambda labels, order, out: np.eye(out.shape[1])[labels[order, 0].astype(int)],
+    sample=sample_labels,
+)
+def gather_labels(labels, order, out):
+    """``out[b]`` is all 0 but for a 1 in the column ``labels[order[b]]``."""
+    batch, classes = out.shape
+    for b in range(batch):
+        for c in range(classes):
+            out[b, c] = 0
+        out[b, int(labels[order[b], 0])] = 1
+
+
+@compiled(inline=True)
+def source_view(source):
+    """The user's array, where it lies."""
+    return strided(
+        source.data,
+        source.item,
+        source.rows,
+        source.columns,
+        source.row_stride,
+        source.column_stride,
+    )
+
+
+def numbers(source, net, lo, hi):
+    """Gather the batch rows ``lo..hi`` of an array of numbers."""
+    gather_rows(
+        source_view(source),
+        vector(net.order, lo, hi - lo),
+        source.scale,
+        source.offset,
+        rows(net, net.work, source.out, source.width, lo, hi),
+    )
+
+
+def labels(source, net, lo, hi):
+    """Gather the batch rows ``lo..hi`` of an array of class labels, as one-hot rows."""
+    gather_labels(
+        source_view(source),
+        vector(net.order, lo, hi - lo),
+        rows(net, net.work, source.out, source.width, lo, hi),
+    )

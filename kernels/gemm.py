@@ -1,0 +1,180 @@
+"""Matrix product ``out = start + a @ b`` by hand: a register tile, panels, blocks.
+
+The tile (``_tile.py``) computes a few rows of two vectors' width in registers.
+What is here brings the operands to it:
+
+* ``a`` is read through two strides, so ``x`` and ``x.T`` need no copy;
+* a *panel* of ``b`` (some steps of ``k``, the width of a tile) is *packed*,
+  copied to lie row after row, where ``b`` is large or transposed;
+* *blocks* of ``k`` keep a panel in the L1 cache; of ``a``, packed as well
+  where its rows lie far apart, as much as fits L2.
+
+**Every element is one chain of multiply-adds over k, in order**, whatever the
+tile and however the matrix is cut: a row gives the same bits alone or in any
+batch, and any number of threads the same bits as one.
+
+Source: Goto and van de Geijn (2008), "Anatomy of High-Performance Matrix
+Multiplication", ACM TOMS 34(3).
+"""
+
+from numba import literal_unroll, njit
+
+from ._kernel import JIT, compiled, kernel
+from ._memory import matrix, pointer, shifted, vector
+from ._tile import HEIGHTS, ROWS, VECTORS, lanes, no_inline, tile, width_of
+
+
+H0, H1, H2, H3, H4 = HEIGHTS
+BLOCK_K = 256  # a packed panel of 256 x 32 float32 is 32 KiB
+BLOCK_N = 512
+BLOCK_M = 8 * ROWS
+STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
+ZEROS = VECTORS * lanes(4)  # as many as the widest tile has columns
+SCRATCH = BLOCK_K * BLOCK_N + STRIDE_A * BLOCK_M + ZEROS  # numbers that one product may pack
+
+
+def _tiles(vectors, partial, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns):
+    """One panel of ``b`` against ``m`` rows of ``a``; ``vectors`` and ``partial`` are literals."""
+    i = 0
+    for height in literal_unroll(HEIGHTS):
+        while m - i >= height:
+            tile(
+                height, vectors, partial,
+                shifted(a, i * a_row), a_row, a_k, b, b_k, shifted(start, i * start_row), start_row,
+                shifted(out, i * out_row), out_row, k, columns,
+            )  # fmt: skip
+            i += height
+
+
+if JIT:
+    _tiles = njit(inline="always")(
+        _tiles
+    )  # inlined in numba's own code, so that literals stay literals
+
+
+@compiled
+def _panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns, width):
+    """The same for any number of columns up to the ``VECTORS * width`` of a full tile."""
+    no_inline()
+    if columns == VECTORS * width:
+        _tiles(VECTORS, 0, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
+    elif columns > width:
+        _tiles(VECTORS, 1, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
+    else:
+        _tiles(1, 1, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
+
+
+@compiled
+def _copy(rows, columns, source, stride, target, target_stride, fill):
+    """Copy rows to lie ``target_stride`` apart, zeros in the columns up to ``fill``."""
+    for i in range(rows):
+        row, copy = vector(source, i * stride, columns), vector(target, i * target_stride, fill)
+        for j in range(columns):
+            copy[j] = row[j]
+        for j in range(columns, fill):
+            copy[j] = 0
+
+
+@compiled
+def _transpose(rows, columns, source, stride, target, target_stride, fill):
+    """The same for the transposed of ``source`` (columns, rows)."""
+    copy = matrix(target, 0, rows, target_stride)
+    for j in range(columns):
+        row = vector(source, j * stride, rows)
+        for i in range(rows):
+            copy[i, j] = row[i]
+    for i in range(rows):
+        for j in range(columns, fill):
+            copy[i, j] = 0
+
+
+@compiled
+def gemm(
+    m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column, out, out_row, scratch
+):
+    """``out = start + a @ b`` on typed pointers, with strides in elements.
+
+    ``a`` is (m, k), ``b`` (k, n), ``out`` (m, n). ``start`` may be ``out`` itself, a bias
+    (``start_row`` 0) or a vector of zeros (both strides 0). ``scratch`` has room for
+    ``SCRATCH`` numbers.
+    """
+    width = width_of(a)
+    full = VECTORS * width
+    # A copy pays where it is read again: b by many rows, a by many panels.
+    pack_b = b_column != 1 or (m >= 4 * ROWS and k * n > 16384)
+    pack_a = n > 2 * full and k > 64 and m >= ROWS
+    packed_a = shifted(scratch, BLOCK_K * BLOCK_N)
+    for k0 in range(0, k, BLOCK_K):
+        steps = min(BLOCK_K, k - k0)
+        if k0 > 0:  # go on from the sums of the blocks before
+            start, start_row, start_column = out, out_row, 1
+        for n0 in range(0, n, BLOCK_N):
+            columns = min(BLOCK_N, n - n0)
+            block_b, b_step, b_panel = shifted(b, k0 * b_k + n0), b_k, 1
+            if pack_b:
+                block_b, b_step, b_panel = scratch, full, steps
+                for j in range(0, columns, full):
+                    panel = shifted(b, k0 * b_k + (n0 + j) * b_column)
+                    pack = shifted(scratch, j * steps)
+                    if b_column == 1:
+                        _copy(steps, min(full, columns - j), panel, b_k, pack, full, full)
+                    else:
+                        _transpose(steps, min(full, columns - j), panel, b_column, pack, full, full)
+            for m0 in range(0, m, BLOCK_M):
+                rows = min(BLOCK_M, m - m0)
+                block_a, row_step, k_step = shifted(a, m0 * a_row + k0 * a_k), a_row, a_k
+                if pack_a and a_k == 1:
+                    _copy(rows, steps, block_a, a_row, packed_a, STRIDE_A, steps)
+                    block_a, row_step, k_step = packed_a, STRIDE_A, 1
+                elif pack_a:
+                    _copy(steps, rows, block_a, a_k, packed_a, BLOCK_M, rows)
+                    block_a, row_step, k_step = packed_a, 1, BLOCK_M
+                for j in range(0, columns, full):
+                    _panel(
+                        rows, steps, block_a, row_step, k_step, shifted(block_b, j * b_panel), b_step,
+                        shifted(start, m0 * start_row + (n0 + j) * start_column), start_row,
+                        shifted(out, m0 * out_row + n0 + j), out_row, min(full, columns - j), width,
+                    )  # fmt: skip
+
+
+@compiled
+def zeros(scratch):
+    """Make the end of the scratch a row of zeros for a product to start from."""
+    vector(scratch, SCRATCH - ZEROS, ZEROS)[:] = 0
+    return shifted(scratch, SCRATCH - ZEROS)
+
+
+@kernel(
+    f"a(m,k) b(k,n) scratch({SCRATCH}) out(m,n) -> out",
+    reference=lambda a, b: a @ b,
+)
+def matmul(a, b, scratch, out):
+    """``out = a @ b``."""
+    m, k = a.shape
+    n = b.shape[1]
+    packed = pointer(scratch)
+    gemm(m, n, k, pointer(a), k, 1, pointer(b), n, 1, zeros(packed), 0, 0, pointer(out), n, packed)
+
+
+@kernel(
+    f"a(k,m) b(k,n) scratch({SCRATCH}) out(m,n) -> out",
+    reference=lambda a, b: a.T @ b,
+)
+def matmul_tn(a, b, scratch, out):
+    """``out = a.T @ b``: the sum over the batch of a weight's gradient."""
+    k, m = a.shape
+    n = b.shape[1]
+    packed = pointer(scratch)
+    gemm(m, n, k, pointer(a), 1, m, pointer(b), n, 1, zeros(packed), 0, 0, pointer(out), n, packed)
+
+
+@kernel(
+    f"a(m,k) b(n,k) scratch({SCRATCH}) out(m,n) -> out",
+    reference=lambda a, b: a @ b.T,
+)
+def matmul_nt(a, b, scratch, out):
+    """``out = a @ b.T``: the way of a gradient back through a weight."""
+    m, k = a.shape
+    n = b.shape[0]
+    packed = pointer(scratch)
+    gemm(m, n, k, pointer(a), k, 1, pointer(b), 1, k, zeros(packed), 0, 0, pointer(out), n, packed)
