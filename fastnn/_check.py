@@ -40,7 +40,7 @@ def number(
     """A finite number with ``least <= value``, ``above < value < below``."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{argument} must be a number, got {type(value).__name__}: {value!r}")
-    if not (least <= value and above < value < below):
+    if not (least <= float(value) and above < float(value) < below):
         limits = [
             *([f"at least {least:g}"] if least > float("-inf") else []),
             *([f"above {above:g}"] if above > float("-inf") else []),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels import gather, run
-from fastnn.kernels._op import SOURCE, address
+from fastnn.kernels._op import EVALUATE, PREDICT, SOURCE, TRAIN, address
 from fastnn.kernels.optimizers import RULES
 from fastnn.plan import OPS_BY_KIND
 from fastnn.sources import Source
@@ -20,16 +20,17 @@ _GATHER = {"gather_rows": gather.numbers, "gather_labels": gather.labels}
 _UPDATES = [update for update, _ in RULES.values()]
 
 
-def addressed(plan: np.recarray, dtype: np.dtype, training: bool) -> np.recarray:
-    """The plan with the addresses of its compiled functions filled in."""
+def addressed(plan: np.recarray, dtype: np.dtype, mode: int) -> np.recarray:
+    """The plan with the addresses of the functions that this mode needs, compiled if need be."""
     plan = plan.copy()
     for row in plan:
+        if not row.when & mode:
+            continue
         op = OPS_BY_KIND[row.kind]
         row.forward = address(op.forward, dtype)
-        if training and op.backward:
-            row.backward = address(op.backward, dtype)
-        if training and op.gradient:
-            row.gradient = address(op.gradient, dtype)
+        if mode == TRAIN:
+            row.backward = address(op.backward, dtype) if op.backward else 0
+            row.gradient = address(op.gradient, dtype) if op.gradient else 0
     return plan
 
 
@@ -64,7 +65,7 @@ def gradients(
     """As `fastnn.kernels.run.gradients`."""
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
-    rows = addressed(plan, dtype, training=True)
+    rows = addressed(plan, dtype, TRAIN)
     return run.gradients(rows, records(sources, dtype), buffers, capacity, order)
 
 
@@ -81,7 +82,7 @@ def train(
     """As `fastnn.kernels.run.train`."""
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
-    rows = addressed(plan, dtype, training=True)
+    rows = addressed(plan, dtype, TRAIN)
     rule.update = address(_UPDATES[rule.kind[0]], dtype, rule.dtype)
     table = records(sources, dtype)
     return run.train(rows, rule, table, buffers, capacity, first, order, *batches)
@@ -93,7 +94,7 @@ def evaluate(
     """As `fastnn.kernels.run.evaluate`."""
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
-    rows = addressed(plan, dtype, training=False)
+    rows = addressed(plan, dtype, EVALUATE)
     return run.evaluate(rows, records(sources, dtype), buffers, capacity, order)
 
 
@@ -109,5 +110,5 @@ def predict(
     """As `fastnn.kernels.run.predict`."""
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
-    rows = addressed(plan, dtype, training=False)
+    rows = addressed(plan, dtype, PREDICT)
     run.predict(rows, records(sources, dtype), buffers, capacity, order, offset, out)

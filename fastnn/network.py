@@ -89,7 +89,8 @@ class Network:
         backend: str = "compiled",
     ) -> None:
         chain = _chain(layers)
-        self._input = chain.pop(0) if isinstance(chain[0], Input) else None
+        self._input = chain[0] if isinstance(chain[0], Input) else None
+        chain = chain if self._input is None else chain[1:]
         losses = [op.name for op in OPS.values() if op.role == "loss"]
         fused = [op.name for op in OPS.values() if op.role == "activation"]
         plain = [n for n in losses if not any(n == f"{a}_{m}" for a in fused for m in losses)]
@@ -134,7 +135,7 @@ class Network:
         rule, plan = self.optimizer.rule, self.plan
         self._rule = np.zeros(1, RULE).view(np.recarray)
         self._rule.kind = list(RULES).index(rule)
-        self._rule.size = plan.size
+        self._rule["size"] = plan.size
         for name, value in self.optimizer.fields().items():
             self._rule[name] = value
         self._state = _aligned(RULES[rule][1] * plan.size, self.dtype)

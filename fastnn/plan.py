@@ -179,8 +179,7 @@ class Plan:
             layer = {LOSS: "loss", METRIC: "metric"}.get(int(row.layer), str(row.layer))
             places = [str(row[c]) if c in takes else "." for c in _COLUMNS]
             table.append(
-                [str(i), op.name, layer, _WHEN[int(row.when)], *places]
-                + [str(row.fan_in), str(row.fan_out)]
+                [str(i), op.name, layer, _WHEN[int(row.when)], *places, *map(str, widths_of(row))]
             )
         widths = [max(len(line[c]) for line in table) for c in range(len(heads))]
         lines = [
@@ -195,6 +194,11 @@ class Plan:
 
 
 OPS_BY_KIND = {op.kind: op for op in OPS.values()}
+
+
+def widths_of(row: np.record) -> tuple[int, int]:
+    """Values per batch row going in and coming out of an op."""
+    return int(row.fan_in), int(row.fan_out)
 
 
 def kernels_of(op: _op.Op) -> list[str]:

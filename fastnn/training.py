@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
@@ -146,7 +146,8 @@ class Reporter:
         self.output = output or sys.stdout
         terminal = self.output.isatty()
         self.bar = verbose == 1 or (verbose == "auto" and terminal)
-        self.every = {0: 0, 2: 1}.get(verbose, max(1, epochs // 10)) if not self.bar else 0  # type: ignore[call-overload]
+        self.every = max(1, epochs // 10) if verbose == "auto" and not terminal else 0
+        self.every = 1 if verbose == 2 else self.every
         self.epochs = epochs
         self.began = time.perf_counter()
         self.drawn = 0

@@ -80,7 +80,7 @@ def root() -> Path | None:
 
 @cache
 def folder() -> Path | None:
-    """The folder for this version of the kernels, made ready; None, with one warning, where there can be none."""
+    """Folder for this version of the kernels, made ready; None, with a warning, if it cannot be."""
     try:
         top = root()
         if top is None:
@@ -98,7 +98,8 @@ def folder() -> Path | None:
         return place
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
         warnings.warn(
-            f"fastnn: compiled code is not kept between runs ({error}); set FASTNN_CACHE_DIR to a folder of your own",
+            f"fastnn: compiled code is not kept between runs ({error}); "
+            "set FASTNN_CACHE_DIR to a folder of your own",
             stacklevel=2,
         )
         return None
@@ -193,7 +194,8 @@ class KernelCache(_Cache):
 
     def _give_up(self, path: Path, error: Exception) -> None:
         warnings.warn(
-            f"fastnn: compiling again, {path.name} cannot be used ({type(error).__name__}: {error})",
+            f"fastnn: compiling again, {path.name} cannot be used "
+            f"({type(error).__name__}: {error})",
             stacklevel=3,
         )
         with contextlib.suppress(OSError):

@@ -103,7 +103,7 @@ if JIT:
 
     @intrinsic
     def strided(typing, address, item, rows, columns, row_stride, column_stride):
-        """Read-only view of the memory at an address; ``item`` only lends its dtype, strides are bytes."""
+        """Read-only view of memory at an address; strides are bytes, ``item`` lends its dtype."""
 
         def generate(context, builder, signature, args):
             array_type = signature.return_type
@@ -155,7 +155,7 @@ else:
         return base.view(int(offset), int(rows * columns)).reshape(rows, columns)
 
     def strided(address, item, rows, columns, row_stride, column_stride):
-        """View of the memory at an address; ``item`` only lends its dtype, strides are bytes."""
+        """View of the memory at an address; strides are bytes, ``item`` lends its dtype."""
         return at_address(
             address, (rows, columns), (row_stride, column_stride), np.asarray(item).dtype
         )

@@ -226,8 +226,7 @@ def softmax_forward(x, out):
     Source: Bridle (1990), "Probabilistic interpretation of feedforward classification
     network outputs"; Nielsen, chapter 3, eq. 78.
     """
-    batch, n = x.shape
-    for b in range(batch):
+    for b in range(len(x)):
         softmax_row(x[b], out[b])
 
 

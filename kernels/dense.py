@@ -9,7 +9,7 @@ Kinsley and Kukiela, *Neural Networks from Scratch*, chapters 3 and 9.
 from ._kernel import compiled, kernel
 from ._memory import matrix, pointer, shifted, vector
 from ._op import op, rows
-from .gemm import SCRATCH, gemm, zeros
+from .gemm import NONE, SCRATCH, UNIT, gemm, zeros
 
 
 def dense_forward_reference(x, weight, bias):
@@ -26,8 +26,8 @@ def dense_forward(x, weight, bias, scratch, out):
     batch, fan_in = x.shape
     fan_out = bias.size
     gemm(
-        batch, fan_out, fan_in, pointer(x), fan_in, 1, pointer(weight), fan_out, 1,
-        pointer(bias), 0, 1, pointer(out), fan_out, pointer(scratch),
+        batch, fan_out, fan_in, pointer(x), fan_in, UNIT, pointer(weight), fan_out, UNIT,
+        pointer(bias), NONE, UNIT, pointer(out), fan_out, pointer(scratch),
     )  # fmt: skip
 
 
@@ -45,8 +45,8 @@ def dense_backward(grad_out, weight, scratch, grad_x):
     fan_in, fan_out = weight.shape
     packed = pointer(scratch)
     gemm(
-        grad_out.shape[0], fan_in, fan_out, pointer(grad_out), fan_out, 1, pointer(weight), 1,
-        fan_out, zeros(packed), 0, 0, pointer(grad_x), fan_in, packed,
+        grad_out.shape[0], fan_in, fan_out, pointer(grad_out), fan_out, UNIT, pointer(weight), UNIT,
+        fan_out, zeros(packed), NONE, NONE, pointer(grad_x), fan_in, packed,
     )  # fmt: skip
 
 
@@ -72,8 +72,8 @@ def weight_gradient(grad_out, x, scratch, first, grad_weight):
     some, fan_out = grad_weight.shape
     packed = pointer(scratch)
     gemm(
-        some, fan_out, batch, shifted(pointer(x), first), 1, fan_in, pointer(grad_out), fan_out, 1,
-        zeros(packed), 0, 0, pointer(grad_weight), fan_out, packed,
+        some, fan_out, batch, shifted(pointer(x), first), UNIT, fan_in, pointer(grad_out), fan_out,
+        UNIT, zeros(packed), NONE, NONE, pointer(grad_weight), fan_out, packed,
     )  # fmt: skip
 
 

@@ -17,12 +17,12 @@ Source: Goto and van de Geijn (2008), "Anatomy of High-Performance Matrix
 Multiplication", ACM TOMS 34(3).
 """
 
+import numpy as np
 from numba import literal_unroll, njit
 
 from ._kernel import JIT, compiled, kernel
 from ._memory import matrix, pointer, shifted, vector
 from ._tile import HEIGHTS, ROWS, VECTORS, lanes, no_inline, tile, width_of
-
 
 H0, H1, H2, H3, H4 = HEIGHTS
 BLOCK_K = 256  # a packed panel of 256 x 32 float32 is 32 KiB
@@ -31,6 +31,8 @@ BLOCK_M = 8 * ROWS
 STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
 ZEROS = VECTORS * lanes(4)  # as many as the widest tile has columns
 SCRATCH = BLOCK_K * BLOCK_N + STRIDE_A * BLOCK_M + ZEROS  # numbers that one product may pack
+# Strides for a gemm. Not the literals 0 and 1, for which numba would compile it anew.
+NONE, UNIT = np.int64(0), np.int64(1)
 
 
 def _tiles(vectors, partial, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns):
@@ -131,7 +133,8 @@ def gemm(
                     block_a, row_step, k_step = packed_a, 1, BLOCK_M
                 for j in range(0, columns, full):
                     _panel(
-                        rows, steps, block_a, row_step, k_step, shifted(block_b, j * b_panel), b_step,
+                        rows, steps, block_a, row_step, k_step,
+                        shifted(block_b, j * b_panel), b_step,
                         shifted(start, m0 * start_row + (n0 + j) * start_column), start_row,
                         shifted(out, m0 * out_row + n0 + j), out_row, min(full, columns - j), width,
                     )  # fmt: skip
@@ -153,7 +156,10 @@ def matmul(a, b, scratch, out):
     m, k = a.shape
     n = b.shape[1]
     packed = pointer(scratch)
-    gemm(m, n, k, pointer(a), k, 1, pointer(b), n, 1, zeros(packed), 0, 0, pointer(out), n, packed)
+    gemm(
+        m, n, k, pointer(a), k, UNIT, pointer(b), n, UNIT,
+        zeros(packed), NONE, NONE, pointer(out), n, packed,
+    )  # fmt: skip
 
 
 @kernel(
@@ -165,7 +171,10 @@ def matmul_tn(a, b, scratch, out):
     k, m = a.shape
     n = b.shape[1]
     packed = pointer(scratch)
-    gemm(m, n, k, pointer(a), 1, m, pointer(b), n, 1, zeros(packed), 0, 0, pointer(out), n, packed)
+    gemm(
+        m, n, k, pointer(a), UNIT, m, pointer(b), n, UNIT,
+        zeros(packed), NONE, NONE, pointer(out), n, packed,
+    )  # fmt: skip
 
 
 @kernel(
@@ -177,4 +186,7 @@ def matmul_nt(a, b, scratch, out):
     m, k = a.shape
     n = b.shape[0]
     packed = pointer(scratch)
-    gemm(m, n, k, pointer(a), k, 1, pointer(b), 1, k, zeros(packed), 0, 0, pointer(out), n, packed)
+    gemm(
+        m, n, k, pointer(a), k, UNIT, pointer(b), UNIT, k,
+        zeros(packed), NONE, NONE, pointer(out), n, packed,
+    )  # fmt: skip
