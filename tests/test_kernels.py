@@ -1,0 +1,200 @@
+"""Every registered kernel agrees with its numpy reference: a new one is covered at once.
+
+Outputs begin as noise inside larger arrays of noise, so a kernel that adds
+instead of overwriting, forgets an element or writes beside its output fails.
+"""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from fastnn.kernels._kernel import JIT, KERNELS, Kernel, kernel
+from fastnn.kernels._op import OPS
+from fastnn.kernels.gemm import SCRATCH
+from fastnn.kernels.optimizers import all_finite
+
+PRIMES = [n for n in range(68, 522) if all(n % d for d in range(2, 23))]
+SIZES = [*range(1, 68), *PRIMES] if JIT else [1, 2, 3, 7, 13, 33]
+SMALL = [1, 2, 3, 5, 8, 16, 17, 31, 33, 64] if JIT else [1, 2, 5]
+ROUNDING = {np.float32: 2.0**-24, np.float64: 2.0**-53}
+GUARD = 40  # noise on either side of an array
+
+
+class Guarded:
+    """An array with noise around it, at a place that suits no vector register."""
+
+    def __init__(self, shape, dtype, rng):
+        size = int(np.prod(shape))
+        self.start = GUARD + int(rng.integers(4))
+        self.whole = rng.standard_normal(self.start + size + GUARD).astype(dtype)
+        self.array = self.whole[self.start : self.start + size].reshape(shape)
+        self.before = self.whole.copy()
+
+    def untouched_around(self):
+        after = self.start + self.array.size
+        return np.array_equal(self.whole[: self.start], self.before[: self.start]) and (
+            np.array_equal(self.whole[after:], self.before[after:])
+        )
+
+
+def sizes_of(shapes, size, rng):
+    """A size for each dimension: every one of them has its turn at ``size``, the others small."""
+    names = list(dict.fromkeys(d for dims in shapes.values() for d in dims if not d.isdigit()))
+    for turn in names:
+        yield {n: size if n == turn else int(rng.choice(SMALL)) for n in names}
+
+
+def arguments_of(entry, sizes, dtype, rng):
+    """Arguments from the signature: guarded arrays and numbers, in the kernel's domain."""
+    guarded, arguments = {}, {}
+    for name, dims in entry.shapes.items():
+        if name == "scratch":
+            arguments[name] = np.empty(SCRATCH, dtype)
+        elif dims:
+            shape = [int(d) if d.isdigit() else sizes[d] for d in dims]
+            guarded[name] = Guarded(shape, dtype, rng)
+            arguments[name] = guarded[name].array
+        else:
+            arguments[name] = float(rng.uniform(0.01, 0.5))
+    if entry.sample is not None:
+        arguments = entry.sample(arguments, rng)
+    return guarded, arguments
+
+
+def reference_of(entry, arguments):
+    """What the reference says in float64, and the same for the inputs' absolute values."""
+    wide = {
+        k: v.astype(np.float64) if isinstance(v, np.ndarray) and v.dtype.kind == "f" else v
+        for k, v in arguments.items()
+        if k != "scratch"
+    }
+    results = entry.reference(**{name: wide[name] for name in entry.inputs})
+    return results if isinstance(results, tuple) else (results,)
+
+
+def tolerance(name, entry, arguments, result, dtype):
+    """Error model: so many roundings, each relative to what has been added up.
+
+    A sum of ``k`` products is off by at most ``(k + 4) u (|a| . |b| + |start|)``. Elsewhere
+    the magnitude that roundings are relative to is that of the largest value in sight.
+    """
+    steps = max((s for k, v in arguments.items() if k != "scratch" for s in np.shape(v)), default=1)
+    if name.startswith(("matmul", "dense")):
+        absolute = {k: np.abs(v) for k, v in arguments.items() if k != "scratch"}
+        magnitude = reference_of(entry, absolute)
+    else:
+        largest = max(
+            np.abs(v).max(initial=0) for k, v in arguments.items() if k != "scratch" and np.ndim(v)
+        )
+        magnitude = tuple(np.abs(r) + max(1, largest) for r in result)
+    return tuple((steps + 8) * ROUNDING[dtype] * m for m in magnitude)
+
+
+def check(name, entry, sizes, dtype, rng):
+    guarded, arguments = arguments_of(entry, sizes, dtype, rng)
+    result = reference_of(entry, arguments)
+    allowed = tolerance(name, entry, arguments, result, dtype)
+    inputs = {
+        k: np.copy(v) for k, v in arguments.items() if k not in (*entry.writes, "scratch")
+    }
+    entry.run(*(arguments[k] for k in entry.shapes))
+    case = f"{name} {sizes} {np.dtype(dtype)}"
+    for written, expected, most in zip(entry.writes, result, allowed, strict=True):
+        error = np.abs(arguments[written].astype(np.float64) - expected)
+        assert (error <= most).all(), f"{case}: {written} is off by {(error - most).max():.3g}"
+    for k, before in inputs.items():
+        assert np.array_equal(arguments[k], before), f"{case} changed its input {k}"
+    for k, array in guarded.items():
+        assert array.untouched_around(), f"{case} wrote beside {k}"
+
+
+@pytest.mark.parametrize("dtype", ROUNDING, ids=lambda t: t.__name__)
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernel_matches_reference(name, dtype):
+    entry = KERNELS[name]
+    rng = np.random.default_rng(len(name))
+    for size in SIZES:
+        for sizes in sizes_of(entry.shapes, size, rng):
+            check(name, entry, sizes, dtype, rng)
+
+
+@pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: blocks of this size take too long")
+@pytest.mark.parametrize("dtype", ROUNDING, ids=lambda t: t.__name__)
+@pytest.mark.parametrize("name", [n for n in KERNELS if n.startswith(("matmul", "dense"))])
+def test_products_longer_than_a_block(name, dtype):
+    entry = KERNELS[name]
+    rng = np.random.default_rng(5)
+    dims = list(dict.fromkeys(d for s in entry.shapes.values() for d in s if not d.isdigit()))
+    for lengths in [(257, 300, 550), (300, 550, 257), (550, 257, 300), (1023, 40, 97)]:
+        check(name, entry, dict(zip(dims, lengths, strict=False)), dtype, rng)
+
+
+@pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: numpy's own sums are compared")
+@pytest.mark.parametrize("dtype", ROUNDING, ids=lambda t: t.__name__)
+def test_a_row_of_a_product_has_the_same_bits_alone(dtype):
+    rng = np.random.default_rng(0)
+    scratch = np.empty(SCRATCH, dtype)
+    for m, k, n in [(13, 5, 3), (67, 300, 33), (130, 513, 70), (25, 64, 1)]:
+        a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        whole, alone = np.empty((m, n), dtype), np.empty((1, n), dtype)
+        KERNELS["matmul"].run(a, b, scratch, whole)
+        for i in range(m):
+            KERNELS["matmul"].run(a[i : i + 1], b, scratch, alone)
+            assert np.array_equal(whole[i], alone[0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("role", ["activation", "loss"])
+def test_nan_and_inf_stay_visible(role, bad):
+    for op in OPS.values():
+        if op.role != role:
+            continue
+        entry = KERNELS[f"{op.name}_forward"]
+        sizes = dict.fromkeys((d for dims in entry.shapes.values() for d in dims), 37)
+        _, arguments = arguments_of(entry, sizes, np.float32, np.random.default_rng(1))
+        x = arguments["x"].reshape(37, -1)
+        x[5, -1] = bad
+        with np.errstate(all="ignore"):
+            entry.run(*(arguments[k] for k in entry.shapes))
+            expected = reference_of(entry, arguments)
+        for name, values in zip(entry.writes, expected, strict=True):
+            got = arguments[name]
+            assert np.array_equal(np.isnan(got), np.isnan(values)), f"{op.name} lost a NaN"
+            assert np.array_equal(np.isinf(got), np.isinf(values)), f"{op.name} lost an inf"
+
+
+@pytest.mark.parametrize("dtype", ROUNDING, ids=lambda t: t.__name__)
+def test_all_finite_sees_every_place(dtype):
+    for size in (1, 7, 16, 33, 1000):
+        values = np.full(size, np.finfo(dtype).max, dtype)
+        assert all_finite(values)
+        for bad in (np.nan, np.inf, -np.inf):
+            for place in {0, size // 2, size - 1}:
+                spoiled = values.copy()
+                spoiled[place] = bad
+                with np.errstate(all="ignore"):
+                    assert not all_finite(spoiled)
+
+
+def test_references_know_only_arguments_of_their_kernels():
+    for name, entry in KERNELS.items():
+        assert set(entry.inputs) <= set(entry.shapes), name
+        assert set(entry.writes) <= set(entry.shapes) and entry.writes, name
+        assert inspect.getdoc(entry.run), f"{name} has no docstring"
+
+
+def test_a_kernel_cannot_be_registered_wrongly():
+    def double(x, out):
+        out[:] = 2 * x
+
+    with pytest.raises(TypeError, match="reference"):
+        kernel("x(n) out(n) -> out")(double)
+    with pytest.raises(TypeError, match="needs a numpy reference"):
+        kernel("x(n) out(n) -> out", reference=None)(double)
+    with pytest.raises(TypeError, match="does not match its parameters"):
+        kernel("x(n) y(n) -> y", reference=lambda x: 2 * x)(double)
+    double.__name__ = "relu_forward"
+    with pytest.raises(TypeError, match="registered already"):
+        kernel("x(n) out(n) -> out", reference=lambda x: 2 * x)(double)
+    assert isinstance(KERNELS["relu_forward"], Kernel)
