@@ -2,6 +2,8 @@
 
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
+from fastnn.checking import Report as Report
+from fastnn.checking import check as check
 from fastnn.layers import Activation as Activation
 from fastnn.layers import Dense as Dense
 from fastnn.layers import Input as Input
@@ -23,6 +25,8 @@ __all__ = [
     "Input",
     "Network",
     "Plan",
+    "Report",
+    "check",
     "datasets",
     "initializers",
 ]

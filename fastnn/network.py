@@ -295,12 +295,12 @@ class Network:
         samples = len(pair[0].array)
         capacity = _capacity(min(batch_size, samples))
         buffers = self._buffers(capacity, training=True)
-        rows, engine = plan.for_metric(metric), self._engine()
+        engine = self._engine()
 
         def train(piece: Slice, losses: np.ndarray, metrics: np.ndarray) -> int:
             rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
             batches = (piece.order, piece.starts, piece.stops, rates, losses, metrics)
-            return engine.train(rows, self._rule, pair, buffers, capacity, plan.first, *batches)
+            return engine.train(plan, metric, self._rule, pair, buffers, capacity, *batches)
 
         return training.run(
             train=train,
@@ -368,7 +368,7 @@ class Network:
         out = np.empty((samples, plan.fan_out), self.dtype)
         buffers, engine = self._buffers(capacity, training=False), self._engine()
         for rows in _row_slices(samples, plan):
-            engine.predict(plan.rows, [source], buffers, capacity, rows, plan.out, out[rows[0] :])
+            engine.predict(plan, [source], buffers, capacity, rows, out[rows[0] :])
         return out
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
@@ -394,14 +394,10 @@ class Network:
         metric = self._metric(pair)
         samples = len(pair[0].array)
         capacity = _capacity(min(_BLOCK, samples))
-        buffers, rows, engine = (
-            self._buffers(capacity, training=False),
-            plan.for_metric(metric),
-            self._engine(),
-        )
+        buffers, engine = self._buffers(capacity, training=False), self._engine()
         sums = np.zeros(2)
         for order in _row_slices(samples, plan):
-            sums += engine.evaluate(rows, pair, buffers, capacity, order)
+            sums += engine.evaluate(plan, metric, pair, buffers, capacity, order)
         result = {"loss": float(sums[0] / samples), "accuracy": float(sums[1] / samples)}
         return result if metric else {"loss": result["loss"]}
 
@@ -430,8 +426,7 @@ class Network:
         capacity = _capacity(samples)
         shared = self._buffers(capacity, training=True)
         buffers = shared._replace(grads=_aligned(plan.size, self.dtype))
-        rows = plan.for_metric("")
-        self._engine().gradients(rows, pair, buffers, capacity, np.arange(samples))
+        self._engine().gradients(plan, "", pair, buffers, capacity, np.arange(samples))
         result = {p.title: p.of(buffers.grads) for p in plan.parameters}
         result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, -1)
         return result

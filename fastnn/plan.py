@@ -86,6 +86,8 @@ class Plan:
         Values per sample going in and coming out.
     out, target : int
         Where output and target lie in ``work``.
+    addressed : dict
+        Copies of ``rows`` that know their compiled functions, kept by `fastnn.compiled`.
     first : int
         The first op whose backward pass training needs: what lies before it has no
         parameters.
@@ -93,6 +95,7 @@ class Plan:
 
     def __init__(self, layers: Sequence[Layer], fan_in: int, loss: str) -> None:
         self.fan_in = fan_in
+        self.addressed: dict[tuple[str, np.dtype, int], np.recarray] = {}
         self.parameters: list[Parameter] = []
         self.size = 0
         self.row_size = fan_in

@@ -17,7 +17,7 @@ import numpy as np
 from fastnn.kernels._kernel import KERNELS, Kernel
 from fastnn.kernels._op import EVALUATE, LOSS, PREDICT, TRAIN
 from fastnn.kernels.optimizers import RULES
-from fastnn.plan import OPS_BY_KIND
+from fastnn.plan import OPS_BY_KIND, Plan
 
 RULE_NAMES = list(RULES)
 _PARAMS = ("weight", "bias")
@@ -114,21 +114,21 @@ def differentiate(
 
 
 def gradients(
-    plan: np.recarray, sources: Any, buffers: Any, capacity: int, order: np.ndarray
+    plan: Plan, metric: str, sources: Any, buffers: Any, capacity: int, order: np.ndarray
 ) -> tuple[float, float]:
     """As `fastnn.kernels.run.gradients`."""
     with np.errstate(**_QUIET):
         batch = Batch(buffers, order.size, capacity)
-        return differentiate(plan, sources, batch, order, 0)
+        return differentiate(plan.for_metric(metric), sources, batch, order, 0)
 
 
 def train(
-    plan: np.recarray,
+    plan: Plan,
+    metric: str,
     rule: np.recarray,
     sources: Any,
     buffers: Any,
     capacity: int,
-    first: int,
     order: np.ndarray,
     starts: np.ndarray,
     stops: np.ndarray,
@@ -137,11 +137,12 @@ def train(
     metrics: np.ndarray,
 ) -> int:
     """As `fastnn.kernels.run.train`."""
+    ops = plan.for_metric(metric)
     with np.errstate(**_QUIET):
         for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
             batch = Batch(buffers, int(stop - start), capacity)
             rows = order[start:stop]
-            losses[i], metrics[i] = differentiate(plan, sources, batch, rows, first)
+            losses[i], metrics[i] = differentiate(ops, sources, batch, rows, plan.first)
             if not np.isfinite(losses[i]):
                 return i
             rule.step += 1
@@ -171,26 +172,25 @@ def blocks(order: np.ndarray, buffers: Any, capacity: int) -> Any:
 
 
 def evaluate(
-    plan: np.recarray, sources: Any, buffers: Any, capacity: int, order: np.ndarray
+    plan: Plan, metric: str, sources: Any, buffers: Any, capacity: int, order: np.ndarray
 ) -> tuple[float, float]:
     """As `fastnn.kernels.run.evaluate`."""
-    loss = metric = 0.0
+    ops = plan.for_metric(metric)
+    sums = np.zeros(2)
     with np.errstate(**_QUIET):
         for _, rows, batch in blocks(order, buffers, capacity):
             gather(sources, batch, rows)
-            forward(plan, batch, EVALUATE)
-            more_loss, more_metric = scores(plan, batch)
-            loss, metric = loss + more_loss, metric + more_metric
-    return loss, metric
+            forward(ops, batch, EVALUATE)
+            sums += scores(ops, batch)
+    return float(sums[0]), float(sums[1])
 
 
 def predict(
-    plan: np.recarray,
+    plan: Plan,
     sources: Any,
     buffers: Any,
     capacity: int,
     order: np.ndarray,
-    offset: int,
     out: np.ndarray,
 ) -> None:
     """As `fastnn.kernels.run.predict`."""
@@ -198,6 +198,6 @@ def predict(
     with np.errstate(**_QUIET):
         for start, rows, batch in blocks(order, buffers, capacity):
             gather(sources, batch, rows)
-            forward(plan, batch, PREDICT)
-            result = buffers.work[offset * capacity :][: rows.size * width]
+            forward(plan.rows, batch, PREDICT)
+            result = buffers.work[plan.out * capacity :][: rows.size * width]
             out[start : start + rows.size] = result.reshape(rows.size, width)

@@ -95,9 +95,7 @@ def check(name, entry, sizes, dtype, rng):
     guarded, arguments = arguments_of(entry, sizes, dtype, rng)
     result = reference_of(entry, arguments)
     allowed = tolerance(name, entry, arguments, result, dtype)
-    inputs = {
-        k: np.copy(v) for k, v in arguments.items() if k not in (*entry.writes, "scratch")
-    }
+    inputs = {k: np.copy(v) for k, v in arguments.items() if k not in (*entry.writes, "scratch")}
     entry.run(*(arguments[k] for k in entry.shapes))
     case = f"{name} {sizes} {np.dtype(dtype)}"
     for written, expected, most in zip(entry.writes, result, allowed, strict=True):

@@ -1,0 +1,192 @@
+"""`check`: compiled against numpy against finite differences, on the user's network and data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnn._check import whole
+from fastnn.layers import Layer
+from fastnn.network import Network
+
+__all__ = ["Line", "Report", "check"]
+
+EPS = 1e-5  # of the central differences: the best for float64 by measurement
+# Largest allowed difference, relative to the largest value of an array: between two orders of
+# summation in the network's dtype, and between a gradient and a central difference.
+PATHS = {"float32": 1e-4, "float64": 1e-9}
+DIFFERENCES = {"float32": 1e-3, "float64": 1e-6}
+
+
+class Line(NamedTuple):
+    """One array or number of the report; differences are relative to its largest value."""
+
+    name: str
+    shape: tuple[int, ...]
+    largest: float
+    numpy: float  # compiled against numpy
+    differences: float | None  # compiled against central differences, of gradients only
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found; prints as a table.
+
+    Attributes
+    ----------
+    lines : list of Line
+        Loss, output, and every gradient.
+    dtype : str
+        Of the network.
+    probed : int
+        Central differences that were taken.
+    """
+
+    lines: list[Line]
+    dtype: str
+    probed: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether every line is within its bound."""
+        return all(line.ok for line in self.lines)
+
+    def __str__(self) -> str:
+        table = [("", "shape", "largest", "numpy", "differences", "")]
+        for line in self.lines:
+            slopes = "" if line.differences is None else f"{line.differences:.1e}"
+            verdict = "ok" if line.ok else "WRONG"
+            figures = (f"{line.largest:.3g}", f"{line.numpy:.1e}", slopes, verdict)
+            table.append((line.name, "x".join(map(str, line.shape)) or "1", *figures))
+        widths = [max(len(row[c]) for row in table) for c in range(6)]
+        text = [
+            "  ".join(
+                cell.ljust(w) if c in (0, 5) else cell.rjust(w)
+                for c, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in table
+        ]
+        text.append(
+            f"{self.dtype}, relative differences; numpy <= {PATHS[self.dtype]:g}, "
+            f"{self.probed} central differences <= {DIFFERENCES[self.dtype]:g}: "
+            f"{'all ok' if self.ok else 'NOT ok'}"
+        )
+        return "\n".join(text)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def check(net: Network, x: Any, y: Any, *, probes: int = 50) -> Report:
+    """Compare a network's compiled path, its numpy path and finite differences.
+
+    Parameters
+    ----------
+    net : Network
+        Left as it is; copies do the work.
+    x, y : array
+        Some rows of data, as for `Network.fit`. A few dozen are enough: the numpy path and
+        the differences are slow.
+    probes : int, default 50
+        Entries of each array, picked at random but always the same ones, whose derivative
+        is taken by central differences in float64. Near a kink, of relu at 0 for instance,
+        a difference may be wrong where the gradient is right.
+
+    Returns
+    -------
+    Report
+        ``print`` it; ``report.ok`` says whether everything agrees.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the data do not fit.
+
+    Examples
+    --------
+    >>> import fastnn as fnn
+    >>> x, y = fnn.datasets.digits()
+    >>> net = fnn.Network(
+    ...     [fnn.Input((64,), scale=1 / 16), fnn.Dense(20, "tanh"), fnn.Dense(10, "softmax")],
+    ...     loss="cross_entropy", dtype="float64", seed=0,
+    ... )
+    >>> check(net, x[:20], y[:20]).ok
+    True
+    """
+    probes = whole("probes", probes)
+    fast, slow = _twin(net, x, str(net.dtype), "compiled"), _twin(net, x, str(net.dtype), "numpy")
+    exact = _twin(net, x, "float64", "numpy")
+    rng = np.random.default_rng(0)
+    lines, probed = [], 0
+
+    def line(name: str, got: Any, want: Any, slopes: Any = None, at: Any = None) -> None:
+        got, want = np.asarray(got), np.asarray(want)
+        largest = float(np.abs(want).max())
+        apart = _apart(got, want, largest)
+        ok = apart <= PATHS[str(net.dtype)]
+        difference = None
+        if slopes is not None:
+            difference = _apart(got.ravel()[at], slopes, max(largest, 1e-6))
+            ok = ok and difference <= DIFFERENCES[str(net.dtype)]
+        lines.append(Line(name, got.shape, largest, apart, difference, ok))
+
+    line("loss", fast.evaluate(x, y)["loss"], slow.evaluate(x, y)["loss"])
+    line("output", fast.predict(x), slow.predict(x))
+    got, want = fast.gradients(x, y), slow.gradients(x, y)
+    for parameter in net.plan.parameters:
+        at = np.sort(rng.permutation(parameter.size)[:probes])
+        values = parameter.of(exact.params).reshape(-1)
+        slopes = _slopes(values, at, lambda: exact.evaluate(x, y)["loss"])
+        line(parameter.title, got[parameter.title], want[parameter.title], slopes, at)
+        probed += len(at)
+    seen = _seen(net, x)
+    plain = _twin(net, x, "float64", "numpy", scaled=False)
+    at = np.sort(rng.permutation(seen.size)[:probes])
+    slopes = _slopes(seen.reshape(-1), at, lambda: plain.evaluate(seen, y)["loss"])
+    line("x", got["x"], want["x"], slopes, at)
+    return Report(lines, str(net.dtype), probed + len(at))
+
+
+def _apart(got: np.ndarray, want: np.ndarray, largest: float) -> float:
+    """Largest difference, relative; NaN, which is within no bound, where one is not finite."""
+    return float(np.abs(got - want).max() / (largest or 1.0))
+
+
+def _slopes(values: np.ndarray, at: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
+    """Central differences of the loss in some of the values, which are put back."""
+    slopes = np.empty(len(at))
+    for n, i in enumerate(at):
+        kept = values[i]
+        values[i] = kept + EPS
+        above = loss()
+        values[i] = kept - EPS
+        slopes[n] = (above - loss()) / (2 * EPS)
+        values[i] = kept
+    return slopes
+
+
+def _seen(net: Network, x: Any) -> np.ndarray:
+    """The input as the network sees it, in float64."""
+    source = net._inputs(x)
+    return np.ascontiguousarray(source.array.astype(np.float64) * source.scale + source.offset)
+
+
+def _twin(net: Network, x: Any, dtype: str, backend: str, scaled: bool = True) -> Network:
+    """Copy of a network for another path, with the same parameters."""
+    layers: list[Layer] = []
+    if scaled and net._input is not None:
+        layers.append(copy.copy(net._input))
+    layers += [copy.copy(layer) for layer in net.layers]
+    for layer in layers:
+        layer._owner, layer._views = None, {}
+    width = net._inputs(x).width if net._plan is None else net.plan.fan_in
+    twin = Network(
+        layers, loss=net._loss, input_shape=(width,), seed=0, dtype=dtype, backend=backend
+    )
+    twin.params = net.params
+    return twin

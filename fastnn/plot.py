@@ -1,0 +1,140 @@
+"""Pictures of what a network has learnt; needs matplotlib, the extra ``plot``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastnn.network import Network
+
+__all__ = ["decision_boundary"]
+
+# M. Okabe and K. Ito's colours, which every kind of colour vision tells apart; the markers
+# differ as well, for print in grey.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_GRID = 400  # points along each side where the network is asked
+_MARGIN = 0.06  # of the picture around the data
+
+
+def decision_boundary(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) -> None:
+    """Draw which class a network sees at every point of the plane, and the data upon it.
+
+    The stronger the colour, the surer the network. Points that it takes for another class
+    are ringed, and the title counts those that it takes for the right one.
+
+    Parameters
+    ----------
+    net : Network
+        Takes two values; gives a probability for each class, or a single one for class 1.
+    x : array (n, 2)
+        Points.
+    y : array (n,)
+        Their classes, from 0.
+    path : str or path-like
+        Where the PNG goes. It is written beside its place and then renamed, so that no
+        half of a picture is ever there.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib: ``pip install 'fastnn-numba[plot]'``.
+    ValueError
+        Where ``x`` or ``y`` has another shape.
+    OSError
+        Where the file cannot be written.
+
+    Notes
+    -----
+    Colours: M. Okabe and K. Ito (2008), "Color Universal Design".
+
+    Examples
+    --------
+    >>> import fastnn as fnn
+    >>> from fastnn.plot import decision_boundary
+    >>> x, y = fnn.datasets.spiral()
+    >>> net = fnn.Network(
+    ...     [fnn.Dense(64, "relu"), fnn.Dense(3, "softmax")],
+    ...     loss="cross_entropy", optimizer=fnn.Adam(0.05), seed=0,
+    ... )
+    >>> history = net.fit(x, y, epochs=500, batch_size=300, verbose=0)
+    >>> decision_boundary(net, x, y, "spiral.png")  # doctest: +SKIP
+    """
+    try:
+        from matplotlib.colors import to_rgb
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("a plot needs matplotlib: install 'fastnn-numba[plot]'") from error
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim != 2 or x.shape[1] != 2:
+        raise ValueError(f"x must have shape (n, 2), got {x.shape}")
+    if y.shape != (len(x),):
+        raise ValueError(f"y must have shape ({len(x)},), got {y.shape}")
+    margin = _MARGIN * (np.ptp(x, axis=0).max() or 1.0)
+    low, high = x.min(axis=0) - margin, x.max(axis=0) + margin
+    sides = [np.linspace(low[i], high[i], _GRID) for i in range(2)]
+    grid = np.stack(np.meshgrid(*sides), axis=-1)
+    chances = _chances(net, grid.reshape(-1, 2)).reshape(_GRID, _GRID, -1)
+    classes = chances.shape[-1]
+    guess = _chances(net, x).argmax(axis=1)
+    colours = [_COLOURS[k % len(_COLOURS)] for k in range(classes)]
+
+    figure = Figure(figsize=(6.4, 6.4), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    mixed = chances @ np.array([to_rgb(colour) for colour in colours])
+    extent = (low[0], high[0], low[1], high[1])
+    axes.imshow(1 - 0.5 * (1 - mixed), origin="lower", extent=extent, aspect="auto")
+    for k in range(classes):
+        lead = chances[..., k] - np.delete(chances, k, axis=-1).max(axis=-1)
+        if lead.min() < 0 < lead.max():
+            axes.contour(*sides, lead, levels=[0], colors="0.2", linewidths=0.9)
+    for k in range(classes):
+        axes.scatter(
+            x[y == k, 0],
+            x[y == k, 1],
+            s=26,
+            c=colours[k],
+            marker=_MARKERS[k % len(_MARKERS)],
+            edgecolors="white",
+            linewidths=0.7,
+            label=f"class {k}",
+        )
+    wrong = x[guess != y]
+    if len(wrong):
+        ring = {"s": 90, "facecolors": "none", "edgecolors": "black", "linewidths": 1.1}
+        axes.scatter(wrong[:, 0], wrong[:, 1], label="taken for another", **ring)
+    axes.set(
+        xlabel="$x_0$",
+        ylabel="$x_1$",
+        xlim=extent[:2],
+        ylim=extent[2:],
+        title=f"Decision boundary: {(guess == y).mean():.1%} of {len(x):,} points right",
+    )
+    figure.legend(loc="outside lower center", ncols=classes + 1, frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    _write(Path(path), picture.getvalue())
+
+
+def _chances(net: Network, x: np.ndarray) -> np.ndarray:
+    """Probability of each class, also where the network gives that of class 1 alone."""
+    out = net.predict(x).astype(np.float64)
+    return out if out.shape[1] > 1 else np.hstack([1 - out, out])
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file beside its place, then rename it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()

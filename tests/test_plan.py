@@ -1,0 +1,193 @@
+"""The plan: its map has no overlaps, and compiled and numpy interpreters agree through training."""
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from numba.core import event
+
+import fastnn as fnn
+from fastnn.kernels import _op
+from fastnn.kernels._kernel import JIT, KERNELS
+from fastnn.kernels._op import OPS
+from fastnn.kernels.optimizers import RULES
+from fastnn.plan import OPS_BY_KIND, Plan
+
+N = fnn.initializers.normal
+
+
+class Recorded(fnn.Network):
+    """A network that keeps hold of the buffers of its last training."""
+
+    def _buffers(self, capacity, training):
+        buffers = super()._buffers(capacity, training)
+        if training:
+            self.last = buffers
+        return buffers
+
+
+# name: (layers, loss, width of x, targets)
+NETWORKS = {
+    "regression": (lambda: [fnn.Dense(7, "tanh"), fnn.Dense(2)], "mse", 3, "numbers"),
+    "one output": (lambda: [fnn.Dense(5, "relu"), fnn.Dense(1)], "mae", 4, "numbers"),
+    "classes": (lambda: [fnn.Dense(9, "relu"), fnn.Dense(4, "softmax")], "cross_entropy", 2, "labels"),
+    "soft labels": (lambda: [fnn.Dense(3, "softmax")], "cross_entropy", 5, "rows"),
+    "yes or no": (lambda: [fnn.Dense(6, "tanh"), fnn.Dense(1, "sigmoid")], "binary_cross_entropy", 3, "bits"),
+    "Nielsen": (lambda: [fnn.Dense(8, "sigmoid"), fnn.Dense(4, "sigmoid")], "quadratic", 6, "labels"),
+    "unfused": (
+        lambda: [fnn.Dense(6, "sigmoid"), fnn.Dense(3), fnn.Activation("softmax")],
+        "mse", 3, "rows",
+    ),
+    "deep": (
+        lambda: [
+            fnn.Activation("tanh"),
+            *(fnn.Dense(w, fnn.Activation("leaky_relu", alpha=0.2)) for w in (17, 5, 33)),
+            fnn.Dense(3, "sigmoid"),
+        ],
+        "cross_entropy", 4, "labels",
+    ),
+}  # fmt: skip
+OPTIMIZERS = {
+    "sgd": lambda: fnn.SGD(0.05, decay=1e-3),
+    "momentum": lambda: fnn.SGD(0.02, momentum=0.9),
+    "nesterov": lambda: fnn.SGD(0.02, momentum=0.9, nesterov=True),
+    "adam": lambda: fnn.Adam(0.01),
+    "adam raw": lambda: fnn.Adam(0.01, epsilon=1e-4, epsilon_mode="raw", decay=1e-3),
+}
+
+
+def build(name, optimizer="adam", **options):
+    layers, loss, width, kind = NETWORKS[name]
+    options = {"dtype": "float64", "seed": 1, "input_shape": (width,), **options}
+    net = Recorded(layers(), loss=loss, optimizer=OPTIMIZERS[optimizer](), **options)
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((50, width))
+    classes = net.plan.fan_out
+    y = {
+        "numbers": lambda: rng.standard_normal((50, classes)),
+        "labels": lambda: rng.integers(0, classes, 50),
+        "rows": lambda: rng.dirichlet(np.ones(classes), 50),
+        "bits": lambda: rng.integers(0, 2, 50).astype(float),
+    }[kind]()
+    return net, x, y
+
+
+def closest(got, want):
+    """Largest difference relative to the largest value."""
+    return np.abs(got - want).max(initial=0) / max(np.abs(want).max(initial=0), 1e-300)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_compiled_training_is_the_numpy_training(name, optimizer):
+    """200 steps, the last batch of an epoch short: parameters, gradients, every activation."""
+    (fast, x, y), (slow, _, _) = build(name, optimizer), build(name, optimizer, backend="numpy")
+    assert np.array_equal(fast.params, slow.params)
+    histories = [
+        net.fit(x, y, epochs=50 if JIT else 5, batch_size=16, verbose=0) for net in (fast, slow)
+    ]
+    assert int(fast._rule.step[0]) == int(slow._rule.step[0]) == (200 if JIT else 20)
+    for part in ("params", "grads", "work", "grad_work", "state"):
+        assert closest(getattr(fast.last, part), getattr(slow.last, part)) <= 1e-9, part
+    for figure, values in histories[0].history.items():
+        np.testing.assert_allclose(values, histories[1].history[figure], rtol=1e-9)
+    assert closest(fast.predict(x), slow.predict(x)) <= 1e-9
+    a, b = fast.evaluate(x, y), slow.evaluate(x, y)
+    assert a == pytest.approx(b, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_float32_stays_close_to_the_reference(name):
+    (fast, x, y), (slow, _, _) = (
+        build(name, dtype="float32", backend=b) for b in ("compiled", "numpy")
+    )
+    for net in (fast, slow):
+        net.fit(x, y, epochs=10, batch_size=16, verbose=0)
+        assert net.params.dtype == net.predict(x).dtype == np.float32
+    assert closest(fast.params, slow.params) <= 1e-3
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_regions_do_not_overlap(name):
+    plan = build(name)[0].plan
+    spans = sorted((p.offset, p.offset + p.size) for p in plan.parameters)
+    assert [end for _, end in spans] == [*(start for start, _ in spans[1:]), plan.size]
+    outs = sorted((int(r.out), int(r.out + r.fan_out)) for r in plan.rows)
+    regions = sorted([(0, plan.fan_in), (plan.target, plan.target + plan.fan_out), *outs])
+    assert all(end <= start for (_, end), (start, _) in pairwise(regions))
+    assert regions[-1][1] == plan.row_size
+
+
+def test_every_op_is_used_by_some_network():
+    used = {OPS_BY_KIND[row.kind].name for name in NETWORKS for row in build(name)[0].plan.rows}
+    losses_on_probabilities = {"binary_cross_entropy"}  # its gradient is checked elsewhere
+    assert set(OPS) - used <= {"linear", "relu"} | losses_on_probabilities
+
+
+def test_every_op_has_its_kernels_and_every_rule_its_step():
+    for op in OPS.values():
+        assert f"{op.name}_forward" in KERNELS
+        assert (op.backward is not None) == (f"{op.name}_backward" in KERNELS)
+        assert (op.gradient is not None) == (f"{op.name}_gradient" in KERNELS)
+        assert op.role in ("layer", "activation", "loss", "metric")
+        assert op.role != "loss" or op.targets in ("classes", "chances", "numbers")
+        assert not op.metric or OPS[op.metric].role == "metric"
+    assert all(f"{rule}_step" in KERNELS for rule in RULES)
+
+
+def test_a_layer_that_needs_no_gradient_for_its_input_computes_none():
+    net, x, y = build("deep")
+    net.fit(x, y, epochs=1, batch_size=50, verbose=0)
+    first = net.plan.rows[net.plan.first]
+    assert OPS_BY_KIND[first.kind].name == "leaky_relu"
+    assert not net.last.grad_work[: int(first.x) * 64].any()
+    assert net.gradients(x, y)["x"].any()
+
+
+@pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: nothing is compiled")
+def test_a_second_network_compiles_nothing():
+    """Other widths, depth, batch size and data: the same compiled code."""
+
+    def train(layers, width, rows):
+        net = fnn.Network(layers, loss="cross_entropy", seed=0)
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((rows, width)), rng.integers(0, 2, rows)
+        net.fit(x, y, epochs=2, batch_size=7, verbose=0)
+        net.evaluate(x, y), net.predict(x), net.gradients(x, y)
+
+    train([fnn.Dense(4, "relu"), fnn.Dense(2, "softmax")], 3, 20)
+    before = len(_op.COMPILED)
+    with event.install_recorder("numba:compile") as recorder:
+        train([*(fnn.Dense(w, "relu") for w in (40, 1, 19)), fnn.Dense(5, "softmax")], 61, 333)
+    assert len(_op.COMPILED) == before
+    assert recorder.buffer == []
+
+
+@pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: nothing is compiled")
+def test_only_the_ops_in_use_are_compiled():
+    net = fnn.Network([fnn.Dense(3, "tanh")], input_shape=(2,), loss="mse", seed=0)
+    net.predict(np.zeros((1, 2)))
+    rows = next(iter(net.plan.addressed.values()))
+    assert [bool(r.forward) for r in rows] == [True, True, False]
+    assert not rows.backward.any() and not rows.gradient.any()
+
+
+def test_print_shows_every_op_and_region():
+    text = str(build("classes")[0].plan)
+    lines = text.splitlines()
+    assert lines[0].split() == [
+        *("#", "op", "layer", "when", "x", "out", "prob", "target", "weight", "bias"),
+        *("fan_in", "fan_out"),
+    ]
+    assert [line.split()[1] for line in lines[1:-1]] == [
+        *("dense", "relu", "dense", "softmax", "softmax_cross_entropy", "categorical_accuracy"),
+    ]
+    assert re.fullmatch(r"params: 67 values; work: \d+ values per batch row", lines[-1])
+
+
+def test_plan_of_no_parameters_trains_nothing():
+    net = fnn.Network([fnn.Activation("relu")], input_shape=(2,), loss="mse", seed=0)
+    assert isinstance(net.plan, Plan) and net.params.size == 0
+    history = net.fit([[1.0, 2.0]], [[1.0, 1.0]], epochs=2, verbose=0)
+    assert history.history["loss"] == [0.5, 0.5]
