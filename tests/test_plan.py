@@ -27,27 +27,27 @@ class Recorded(fnn.Network):
         return buffers
 
 
+def leaky(width):
+    return fnn.Dense(width, fnn.Activation("leaky_relu", alpha=0.2))
+
+
+D = fnn.Dense
 # name: (layers, loss, width of x, targets)
 NETWORKS = {
-    "regression": (lambda: [fnn.Dense(7, "tanh"), fnn.Dense(2)], "mse", 3, "numbers"),
-    "one output": (lambda: [fnn.Dense(5, "relu"), fnn.Dense(1)], "mae", 4, "numbers"),
-    "classes": (lambda: [fnn.Dense(9, "relu"), fnn.Dense(4, "softmax")], "cross_entropy", 2, "labels"),
-    "soft labels": (lambda: [fnn.Dense(3, "softmax")], "cross_entropy", 5, "rows"),
-    "yes or no": (lambda: [fnn.Dense(6, "tanh"), fnn.Dense(1, "sigmoid")], "binary_cross_entropy", 3, "bits"),
-    "Nielsen": (lambda: [fnn.Dense(8, "sigmoid"), fnn.Dense(4, "sigmoid")], "quadratic", 6, "labels"),
-    "unfused": (
-        lambda: [fnn.Dense(6, "sigmoid"), fnn.Dense(3), fnn.Activation("softmax")],
-        "mse", 3, "rows",
-    ),
+    "regression": (lambda: [D(7, "tanh"), D(2)], "mse", 3, "numbers"),
+    "one output": (lambda: [D(5, "relu"), D(1)], "mae", 4, "numbers"),
+    "classes": (lambda: [D(9, "relu"), D(4, "softmax")], "cross_entropy", 2, "labels"),
+    "soft labels": (lambda: [D(3, "softmax")], "cross_entropy", 5, "rows"),
+    "yes or no": (lambda: [D(6, "tanh"), D(1, "sigmoid")], "binary_cross_entropy", 3, "bits"),
+    "Nielsen": (lambda: [D(8, "sigmoid"), D(4, "sigmoid")], "quadratic", 6, "labels"),
+    "unfused": (lambda: [D(6, "sigmoid"), D(3), fnn.Activation("softmax")], "mse", 3, "rows"),
     "deep": (
-        lambda: [
-            fnn.Activation("tanh"),
-            *(fnn.Dense(w, fnn.Activation("leaky_relu", alpha=0.2)) for w in (17, 5, 33)),
-            fnn.Dense(3, "sigmoid"),
-        ],
-        "cross_entropy", 4, "labels",
+        lambda: [fnn.Activation("tanh"), leaky(17), leaky(5), leaky(33), D(3, "sigmoid")],
+        "cross_entropy",
+        4,
+        "labels",
     ),
-}  # fmt: skip
+}
 OPTIMIZERS = {
     "sgd": lambda: fnn.SGD(0.05, decay=1e-3),
     "momentum": lambda: fnn.SGD(0.02, momentum=0.9),
