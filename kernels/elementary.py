@@ -352,19 +352,6 @@ def sigmoid_value(x):
     return q if x < number(0) else number(1) - q
 
 
-def sigmoid_reference(x):
-    """``1 / (1 + e^-x)``, without overflow."""
-    e = np.exp(-np.abs(x))
-    return np.where(x < 0, e, 1) / (1 + e)
-
-
-@kernel("x(n) out(n) -> out", reference=sigmoid_reference)
-def sigmoid(x, out):
-    """``out = 1 / (1 + e^-x)``."""
-    for i in range(x.size):
-        out[i] = sigmoid_value(x[i])
-
-
 @accurate
 def tanh_value(x):
     """``tanh x`` of a number."""
@@ -375,10 +362,3 @@ def tanh_value(x):
     near_0 = polynomial(z, c.tanh) * z * size + size
     beyond = number(1) - tail(size + size) * (c.narrow + c.narrow)
     return np.copysign(near_0 if size < number(0.55) else beyond, x)
-
-
-@kernel("x(n) out(n) -> out", reference=lambda x: np.tanh(x))
-def tanh(x, out):
-    """``out = tanh x``."""
-    for i in range(x.size):
-        out[i] = tanh_value(x[i])
