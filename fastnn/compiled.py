@@ -6,18 +6,20 @@ loaded from the cache, when a plan that has it first runs.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from fastnn.kernels import gather, run
-from fastnn.kernels._op import EVALUATE, PREDICT, SOURCE, TRAIN, address
+from fastnn.kernels._kernel import JIT
+from fastnn.kernels._op import EVALUATE, PREDICT, SOURCE, TRAIN, address, source_dtype
 from fastnn.kernels.optimizers import RULES
 from fastnn.plan import OPS_BY_KIND, Plan
 from fastnn.sources import Source
 
 _GATHER = {"gather_rows": gather.numbers, "gather_labels": gather.labels}
+# Compiled code never warns; without the compiler the same code would.
+quiet = np.errstate(all="ignore")
 _UPDATES = [update for update, _ in RULES.values()]
 
 
@@ -37,19 +39,15 @@ def addressed(plan: Plan, metric: str, dtype: np.dtype, mode: int) -> np.ndarray
     return plan.addressed[key]
 
 
-@cache
-def typed(dtype: np.dtype) -> np.dtype:
-    """Dtype of a source's record whose type tells the compiler the dtype of the user's array."""
-    return np.dtype([*SOURCE.descr, ("item", dtype)], align=True)
-
-
-def records(sources: list[Source], dtype: np.dtype) -> np.recarray:
+def records(sources: list[Source], dtype: np.dtype) -> np.ndarray:
     """The sources as the interpreter reads them."""
-    table = np.empty(len(sources), SOURCE)
+    # Without the compiler a record must have its own dtype, as no compiled function knows it.
+    table = np.empty(len(sources), SOURCE if JIT else object)
     for i, source in enumerate(sources):
         array = source.array
-        table[i] = (
-            address(_GATHER[source.kernel], dtype, typed(array.dtype)),
+        kind = source_dtype(array.dtype)
+        record = (
+            address(_GATHER[source.kernel], dtype, kind),
             array.__array_interface__["data"][0],
             *array.shape,
             *array.strides,
@@ -57,8 +55,10 @@ def records(sources: list[Source], dtype: np.dtype) -> np.recarray:
             source.width,
             source.scale,
             source.offset,
+            0,
         )
-    return table.view(np.recarray)
+        table[i] = record if JIT else np.array([record], kind).view(np.recarray)[0]
+    return table
 
 
 def readable(
@@ -70,6 +70,7 @@ def readable(
     return [source.taken(order, dtype) for source in sources], np.arange(order.size)
 
 
+@quiet
 def gradients(
     plan: Plan, metric: str, sources: list[Source], buffers: Any, capacity: int, order: np.ndarray
 ) -> tuple[float, float]:
@@ -80,6 +81,7 @@ def gradients(
     return run.gradients(rows, records(sources, dtype), buffers, capacity, order)
 
 
+@quiet
 def train(
     plan: Plan,
     metric: str,
@@ -99,6 +101,7 @@ def train(
     return run.train(rows, rule, table, buffers, capacity, plan.first, order, *batches)
 
 
+@quiet
 def evaluate(
     plan: Plan, metric: str, sources: list[Source], buffers: Any, capacity: int, order: np.ndarray
 ) -> tuple[float, float]:
@@ -109,6 +112,7 @@ def evaluate(
     return run.evaluate(rows, records(sources, dtype), buffers, capacity, order)
 
 
+@quiet
 def predict(
     plan: Plan,
     sources: list[Source],

@@ -135,7 +135,7 @@ class Network:
         rule, plan = self.optimizer.rule, self.plan
         self._rule = np.zeros(1, RULE).view(np.recarray)
         self._rule.kind = list(RULES).index(rule)
-        self._rule["size"] = plan.size
+        self._rule.parameters = plan.size
         for name, value in self.optimizer.fields().items():
             self._rule[name] = value
         self._state = _aligned(RULES[rule][1] * plan.size, self.dtype)
@@ -170,11 +170,11 @@ class Network:
         --------
         >>> import fastnn as fnn
         >>> fnn.Network([fnn.Dense(3, "relu"), fnn.Dense(1)], input_shape=(2,)).summary()
-        layer             output  parameters
-        Input((2,))            2           0
-        0 Dense(3, 'relu')     3           9
-        1 Dense(1)             1           4
-        total                             13  (52 bytes of float32)
+        layer               output  parameters
+        Input((2,))              2           0
+        0 Dense(3, 'relu')       3           9
+        1 Dense(1)               1           4
+        total                               13  (52 bytes of float32)
         """
         plan = self.plan
         lines = [("layer", "output", "parameters"), (f"Input(({plan.fan_in},))", plan.fan_in, 0)]

@@ -16,13 +16,13 @@ says where its arrays begin and how wide they are.
 >>> layers = [fnn.Dense(3, "relu"), fnn.Dense(2, "softmax")]
 >>> net = fnn.Network(layers, input_shape=(4,), loss="cross_entropy", seed=0)
 >>> print(net.plan)
-#  op                     layer  when     x  out  prob  target  weight  bias  fan_in  fan_out
-0  dense                  0      always   0    4     .       .       0    12       4        3
-1  relu                   0      always   4    7     .       .       .     .       3        3
-2  dense                  1      always   7   10     .       .      15    21       3        2
-3  softmax                1      predict 10   12     .       .       .     .       2        2
-4  softmax_cross_entropy  loss   train   10   16    12      14       .     .       2        1
-5  categorical_accuracy   metric train   12   17     .      14       .     .       2        1
+#  op                     layer   when      x  out  prob  target  weight  bias  fan_in  fan_out
+0  dense                  0       always    0    4     .       .       0    12       4        3
+1  relu                   0       always    4    7     .       .       .     .       3        3
+2  dense                  1       always    7   10     .       .      15    21       3        2
+3  softmax                1       predict  10   12     .       .       .     .       2        2
+4  softmax_cross_entropy  loss    train    10   16    12      14       .     .       2        1
+5  categorical_accuracy   metric  train    12   17     .      14       .     .       2        1
 params: 23 values; work: 18 values per batch row
 """
 

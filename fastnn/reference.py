@@ -24,7 +24,7 @@ _PARAMS = ("weight", "bias")
 _ROWS = ("x", "out", "prob", "target")
 # Formulas may meet log(0) or exp(1000): the result is inf or NaN, in both paths, and is found
 # by the check for it, so numpy need not warn as well.
-_QUIET: dict[str, Any] = {"all": "ignore"}
+quiet = np.errstate(all="ignore")
 
 
 class Batch(NamedTuple):
@@ -113,15 +113,16 @@ def differentiate(
     return scores(plan, batch)
 
 
+@quiet
 def gradients(
     plan: Plan, metric: str, sources: Any, buffers: Any, capacity: int, order: np.ndarray
 ) -> tuple[float, float]:
     """As `fastnn.kernels.run.gradients`."""
-    with np.errstate(**_QUIET):
-        batch = Batch(buffers, order.size, capacity)
-        return differentiate(plan.for_metric(metric), sources, batch, order, 0)
+    batch = Batch(buffers, order.size, capacity)
+    return differentiate(plan.for_metric(metric), sources, batch, order, 0)
 
 
+@quiet
 def train(
     plan: Plan,
     metric: str,
@@ -138,18 +139,17 @@ def train(
 ) -> int:
     """As `fastnn.kernels.run.train`."""
     ops = plan.for_metric(metric)
-    with np.errstate(**_QUIET):
-        for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-            batch = Batch(buffers, int(stop - start), capacity)
-            rows = order[start:stop]
-            losses[i], metrics[i] = differentiate(ops, sources, batch, rows, plan.first)
-            if not np.isfinite(losses[i]):
-                return i
-            rule.step += 1
-            rule.learning_rate = rates[i]
-            update(rule[0], buffers)
-            if not np.isfinite(buffers.params).all():
-                return i
+    for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        batch = Batch(buffers, int(stop - start), capacity)
+        rows = order[start:stop]
+        losses[i], metrics[i] = differentiate(ops, sources, batch, rows, plan.first)
+        if not np.isfinite(losses[i]):
+            return i
+        rule.step += 1
+        rule.learning_rate = rates[i]
+        update(rule[0], buffers)
+        if not np.isfinite(buffers.params).all():
+            return i
     return len(starts)
 
 
@@ -171,20 +171,21 @@ def blocks(order: np.ndarray, buffers: Any, capacity: int) -> Any:
         yield start, rows, Batch(buffers, rows.size, capacity)
 
 
+@quiet
 def evaluate(
     plan: Plan, metric: str, sources: Any, buffers: Any, capacity: int, order: np.ndarray
 ) -> tuple[float, float]:
     """As `fastnn.kernels.run.evaluate`."""
     ops = plan.for_metric(metric)
     sums = np.zeros(2)
-    with np.errstate(**_QUIET):
-        for _, rows, batch in blocks(order, buffers, capacity):
-            gather(sources, batch, rows)
-            forward(ops, batch, EVALUATE)
-            sums += scores(ops, batch)
+    for _, rows, batch in blocks(order, buffers, capacity):
+        gather(sources, batch, rows)
+        forward(ops, batch, EVALUATE)
+        sums += scores(ops, batch)
     return float(sums[0]), float(sums[1])
 
 
+@quiet
 def predict(
     plan: Plan,
     sources: Any,
@@ -195,9 +196,8 @@ def predict(
 ) -> None:
     """As `fastnn.kernels.run.predict`."""
     width = out.shape[1]
-    with np.errstate(**_QUIET):
-        for start, rows, batch in blocks(order, buffers, capacity):
-            gather(sources, batch, rows)
-            forward(plan.rows, batch, PREDICT)
-            result = buffers.work[plan.out * capacity :][: rows.size * width]
-            out[start : start + rows.size] = result.reshape(rows.size, width)
+    for start, rows, batch in blocks(order, buffers, capacity):
+        gather(sources, batch, rows)
+        forward(plan.rows, batch, PREDICT)
+        result = buffers.work[plan.out * capacity :][: rows.size * width]
+        out[start : start + rows.size] = result.reshape(rows.size, width)

@@ -7,6 +7,7 @@ Ctrl-C. What all that costs does not depend on the size of a batch.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -220,10 +221,12 @@ def run(
     history = History()
     pace = Pace()
     batches = -(-samples // batch_size)
-    sums = np.zeros(2)  # of the losses and metrics of the epoch so far
+    parts: list[np.ndarray] = []  # losses and metrics of the batches of the epoch so far
 
     def means(rows: int) -> dict[str, float]:
-        values = {"loss": float(sums[0] / rows), metric: float(sums[1] / rows)}
+        # Exact sums: where the epoch was cut into slices, a matter of time, must not show.
+        sums = [math.fsum(values) for values in np.concatenate(parts, axis=1)]
+        values = {"loss": sums[0] / rows, metric: sums[1] / rows}
         return {name: value for name, value in values.items() if name}
 
     try:
@@ -241,16 +244,15 @@ def run(
                     "a smaller learning rate may help"
                 )
             for begin in range(0, count, batches):  # each epoch that the slice touches
-                part = scores[:, begin : begin + batches]
-                sums += part.sum(axis=1)
-                reached = piece.batch + part.shape[1]
+                parts.append(scores[:, begin : begin + batches])
+                reached = piece.batch + parts[-1].shape[1]
                 shown = means(min(reached * batch_size, samples))
                 if reached == batches:
                     if validate is not None:
                         shown.update({f"val_{name}": v for name, v in validate().items()})
                     history.add(shown)
                     reporter.epoch(len(history.epoch), shown)
-                    sums[:] = 0
+                    parts.clear()
             position = piece.epoch * batches + piece.batch + count
             reporter.progress(position / (epochs * batches), len(history.epoch), shown)
     finally:

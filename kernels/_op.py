@@ -55,7 +55,7 @@ OP = np.dtype(
 SOURCE = np.dtype(
     [
         ("gather", np.int64),  # address of the compiled function (source, net, lo, hi)
-        ("data", np.int64),  # address of the user's array
+        ("array", np.int64),  # address of the user's array
         ("rows", np.int64),  # rows and columns of the user's array
         ("columns", np.int64),
         ("row_stride", np.int64),  # bytes from one row, and one column, to the next
@@ -64,15 +64,24 @@ SOURCE = np.dtype(
         ("width", np.int64),  # values per batch row there
         ("scale", np.float64),  # value = data * scale + offset
         ("offset", np.float64),
+        ("sample", np.uint64),  # unused; see source_dtype
     ],
     align=True,
 )
+
+
+@cache
+def source_dtype(dtype: np.dtype) -> np.dtype:
+    """``SOURCE`` with a sample of the array's dtype: its type tells the compiler what to read."""
+    fields = {name: SOURCE.fields[name][0] for name in SOURCE.names} | {"sample": dtype}
+    return np.dtype([*fields.items()], align=True)
+
 
 RULE = np.dtype(
     [
         ("kind", np.int64),  # number of the rule in RULES
         ("update", np.int64),  # address of the compiled function (rule, net, lo, hi)
-        ("size", np.int64),  # number of parameters
+        ("parameters", np.int64),  # how many there are
         ("step", np.int64),  # updates made so far, this one included
         ("learning_rate", np.float64),  # of this step
         ("momentum", np.float64),

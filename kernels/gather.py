@@ -72,8 +72,8 @@ def gather_labels(labels, order, out):
 def source_view(source):
     """The user's array, where it lies."""
     return strided(
-        source.data,
-        source.item,
+        source.array,
+        source.sample,
         source.rows,
         source.columns,
         source.row_stride,

@@ -139,7 +139,7 @@ def adam(rule, net, lo, hi):
         vector(net.params, lo, size),
         vector(net.grads, lo, size),
         vector(net.state, lo, size),
-        vector(net.state, rule.size + lo, size),
+        vector(net.state, rule.parameters + lo, size),
         rule.learning_rate,
         rule.beta1,
         rule.beta2,

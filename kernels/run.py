@@ -112,7 +112,7 @@ def train(
             return i
         rule[0].step += 1
         rule[0].learning_rate = rates[i]
-        call(rule[0].update, rule[0], net, 0, rule[0].size)
+        call(rule[0].update, rule[0], net, 0, rule[0].parameters)
         if not all_finite(buffers.params):
             return i
     return starts.size
