@@ -12,9 +12,9 @@ import numpy as np
 
 from fastnn.kernels import gather, run
 from fastnn.kernels._kernel import JIT
-from fastnn.kernels._op import EVALUATE, PREDICT, SOURCE, TRAIN, address, source_dtype
+from fastnn.kernels._op import EVALUATE, PREDICT, SOURCE, TRAIN, address, op_of, source_dtype
 from fastnn.kernels.optimizers import RULES
-from fastnn.plan import OPS_BY_KIND, Plan
+from fastnn.plan import Plan
 from fastnn.sources import Source
 
 _GATHER = {"gather_rows": gather.numbers, "gather_labels": gather.labels}
@@ -30,7 +30,7 @@ def addressed(plan: Plan, metric: str, dtype: np.dtype, mode: int) -> np.ndarray
         rows = plan.for_metric(metric).copy()
         for row in rows:
             if row.when & mode:
-                op = OPS_BY_KIND[row.kind]
+                op = op_of(row)
                 row.forward = address(op.forward, dtype)
                 if mode == TRAIN:
                     row.backward = address(op.backward, dtype) if op.backward else 0

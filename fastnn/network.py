@@ -10,11 +10,11 @@ import numpy as np
 
 from fastnn import compiled, optimizers, reference, sources, training
 from fastnn._check import one_of, whole
-from fastnn.kernels._op import LOSS, METRIC, OPS, RULE, Buffers
+from fastnn.kernels._op import LOSS, METRIC, OPS, RULE, Buffers, op_of
 from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.optimizers import RULES
 from fastnn.layers import Input, Layer, input_width
-from fastnn.plan import OPS_BY_KIND, Plan
+from fastnn.plan import Plan
 from fastnn.sources import Source
 from fastnn.training import History, Reporter, Slice
 
@@ -333,7 +333,7 @@ class Network:
                 if row.layer != METRIC and not np.isfinite(values).all():
                     if row.layer == LOSS:
                         break
-                    name = OPS_BY_KIND[row.kind].name
+                    name = op_of(row).name
                     layer = self.layers[row.layer]
                     return f"the output of {name} in layer {row.layer}, {layer!r}, is not finite"
             return "the loss is not finite"

@@ -35,7 +35,7 @@ import numpy as np
 
 from fastnn.kernels import _op
 from fastnn.kernels._kernel import KERNELS
-from fastnn.kernels._op import ALWAYS, EVALUATE, LOSS, METRIC, OP, OPS, PREDICT, TRAIN
+from fastnn.kernels._op import ALWAYS, EVALUATE, LOSS, METRIC, OP, OPS, PREDICT, TRAIN, op_of
 from fastnn.layers import Layer
 
 __all__ = ["Parameter", "Plan"]
@@ -122,7 +122,7 @@ class Plan:
         for row, record in zip(self.rows, records, strict=True):
             for field, value in record.items():
                 row[field] = value
-        trained = [i for i, row in enumerate(self.rows) if OPS_BY_KIND[row.kind].gradient]
+        trained = [i for i, row in enumerate(self.rows) if op_of(row).gradient]
         self.first = trained[0] + 1 if trained else len(self.rows)
 
     def _region(self, width: int) -> int:
@@ -147,7 +147,7 @@ class Plan:
         """Loss and metric; a loss that fuses with the last activation takes its place."""
         x, last = self.out, records[-1] if records else None
         if last is not None:
-            fused = f"{OPS_BY_KIND[int(last['kind'])].name}_{loss}"
+            fused = f"{list(OPS)[int(last['kind'])]}_{loss}"
             if fused in OPS:
                 loss, x, last["when"] = fused, int(last["x"]), PREDICT
         scored = TRAIN | EVALUATE
@@ -177,7 +177,7 @@ class Plan:
         heads = ["#", "op", "layer", "when", *_COLUMNS, "fan_in", "fan_out"]
         table = [heads]
         for i, row in enumerate(self.rows):
-            op = OPS_BY_KIND[row.kind]
+            op = op_of(row)
             takes = {name for kernel in kernels_of(op) for name in KERNELS[kernel].shapes}
             layer = {LOSS: "loss", METRIC: "metric"}.get(int(row.layer), str(row.layer))
             places = [str(row[c]) if c in takes else "." for c in _COLUMNS]
@@ -194,9 +194,6 @@ class Plan:
         ]
         lines.append(f"params: {self.size:,} values; work: {self.row_size:,} values per batch row")
         return "\n".join(lines)
-
-
-OPS_BY_KIND = {op.kind: op for op in OPS.values()}
 
 
 def widths_of(row: np.record) -> tuple[int, int]:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn.kernels._kernel import KERNELS, Kernel
-from fastnn.kernels._op import EVALUATE, LOSS, PREDICT, TRAIN
+from fastnn.kernels._op import EVALUATE, LOSS, PREDICT, TRAIN, op_of
 from fastnn.kernels.optimizers import RULES
-from fastnn.plan import OPS_BY_KIND, Plan
+from fastnn.plan import Plan
 
 RULE_NAMES = list(RULES)
 _PARAMS = ("weight", "bias")
@@ -67,7 +67,7 @@ def call(kernel: Kernel, arrays: dict[str, Any]) -> None:
 
 def run(part: str, row: Any, batch: Batch) -> None:
     """One part of one op: ``forward``, ``backward`` or ``gradient``, if it has that part."""
-    kernel = KERNELS.get(f"{OPS_BY_KIND[row.kind].name}_{part}")
+    kernel = KERNELS.get(f"{op_of(row).name}_{part}")
     if kernel is not None:
         names = [*kernel.inputs, *kernel.writes]
         call(kernel, {name: batch.array(row, name, kernel.shapes[name]) for name in names})

@@ -216,3 +216,8 @@ def op(
     if name in OPS:
         raise TypeError(f"{name}: an op of this name is registered already")
     OPS[name] = Op(name, len(OPS), role, forward, backward, gradient, targets, metric)
+
+
+def op_of(row: Any) -> Op:
+    """The op of a plan row."""
+    return list(OPS.values())[row.kind]

@@ -10,9 +10,9 @@ from numba.core import event
 import fastnn as fnn
 from fastnn.kernels import _op
 from fastnn.kernels._kernel import JIT, KERNELS
-from fastnn.kernels._op import OPS
+from fastnn.kernels._op import OPS, op_of
 from fastnn.kernels.optimizers import RULES
-from fastnn.plan import OPS_BY_KIND, Plan
+from fastnn.plan import Plan
 
 N = fnn.initializers.normal
 
@@ -120,7 +120,7 @@ def test_regions_do_not_overlap(name):
 
 
 def test_every_op_is_used_by_some_network():
-    used = {OPS_BY_KIND[row.kind].name for name in NETWORKS for row in build(name)[0].plan.rows}
+    used = {op_of(row).name for name in NETWORKS for row in build(name)[0].plan.rows}
     losses_on_probabilities = {"binary_cross_entropy"}  # its gradient is checked elsewhere
     assert set(OPS) - used <= {"linear", "relu"} | losses_on_probabilities
 
@@ -140,7 +140,7 @@ def test_a_layer_that_needs_no_gradient_for_its_input_computes_none():
     net, x, y = build("deep")
     net.fit(x, y, epochs=1, batch_size=50, verbose=0)
     first = net.plan.rows[net.plan.first]
-    assert OPS_BY_KIND[first.kind].name == "leaky_relu"
+    assert op_of(first).name == "leaky_relu"
     assert not net.last.grad_work[: int(first.x) * 64].any()
     assert net.gradients(x, y)["x"].any()
 
