@@ -50,19 +50,40 @@ class Kernel(NamedTuple):
 KERNELS: dict[str, Kernel] = {}
 
 
-def compiled(function: Callable | None = None, *, fastmath=FASTMATH, inline: bool = False) -> Any:
-    """Compile a function that kernels call; nothing is registered.
+def compiled(function: Callable) -> Any:
+    """Compile a function that Python calls; nothing is registered."""
+    if not JIT:
+        return function
+    dispatcher = njit(fastmath=set(FASTMATH), **OPTIONS)(function)
+    dispatcher._cache = KernelCache(function)
+    return dispatcher
 
-    ``fastmath`` narrows the flags where the order of operations carries the
-    precision. ``inline`` has LLVM inline the function into its callers, where
-    it keeps its own flags.
+
+def part(function: Callable | None = None, *, fastmath=FASTMATH, inline: bool = False) -> Any:
+    """Compile a function that other compiled functions call, and Python never does.
+
+    It becomes part of their code and has none of its own: no entry for Python, no place in
+    the cache, half the time to compile. ``fastmath`` narrows the flags where the order of
+    operations carries the precision. ``inline`` has LLVM inline the function into its
+    callers, where it keeps its own flags.
     """
     if function is None:
-        return lambda function: compiled(function, fastmath=fastmath, inline=inline)
+        return lambda function: part(function, fastmath=fastmath, inline=inline)
     if not JIT:
         return function
     dispatcher = njit(fastmath=set(fastmath), forceinline=inline, **OPTIONS)(function)
-    dispatcher._cache = KernelCache(function)
+
+    def without_code(flags: Any) -> Any:
+        flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        return flags
+
+    def without_entry(result: Any) -> None:
+        key = object()  # what callers find the function by, in place of its entry point
+        result.target_context.insert_user_function(key, result.fndesc, [result.library])
+        dispatcher.overloads[tuple(result.signature.args)] = result._replace(entry_point=key)
+
+    dispatcher._compiler._customize_flags = without_code
+    dispatcher.add_overload = without_entry
     return dispatcher
 
 

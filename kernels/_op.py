@@ -24,7 +24,7 @@ from numba import types
 from numba.core.ccallback import CFunc
 
 from ._cache import KernelCache
-from ._kernel import FASTMATH, JIT, OPTIONS, compiled
+from ._kernel import FASTMATH, JIT, OPTIONS, part
 from ._memory import FUNCTIONS, matrix, vector
 
 PREDICT, TRAIN, EVALUATE = 1, 2, 4
@@ -128,13 +128,13 @@ def net_type(dtype: types.Type) -> types.NamedTuple:
     )
 
 
-@compiled(inline=True)
+@part(inline=True)
 def rows(net, buffer, offset, width, lo, hi):
     """View of the batch rows ``lo..hi`` of a region, (hi - lo, width)."""
     return matrix(buffer, offset * net.capacity + lo * width, hi - lo, width)
 
 
-@compiled(inline=True)
+@part(inline=True)
 def row_values(net, buffer, offset, width, lo, hi):
     """The same view, flat: (hi - lo) * width values."""
     return vector(buffer, offset * net.capacity + lo * width, (hi - lo) * width)

@@ -1,25 +1,26 @@
-"""The register tile of the matrix product, written in LLVM's own terms.
+"""The inner part of the matrix product, written in LLVM's own terms.
 
-``tile(rows, vectors, partial, ...)`` computes, for ``rows`` rows and ``vectors``
-vectors of columns,
+``panel`` multiplies any number of rows of ``a`` with a panel of ``b`` no wider than two vector
+registers,
 
     out[r, :] = start[r, :] + sum over k of a[r, k] * b[k, :]
 
-with every sum in a register: a step over ``k`` loads ``vectors`` vectors of
-``b``, broadcasts ``rows`` numbers of ``a`` and makes ``rows * vectors`` fused
-multiply-adds. Plain loops do not get there: the compiler spills the sums or
-vectorises along ``k``. ``partial`` masks the last vector, for widths that are
-no multiple of it.
+in *tiles* of a few rows whose sums all stay in registers: a step over ``k`` loads the vectors of
+``b``, broadcasts a number of ``a`` for each row and makes a fused multiply-add for each row and
+vector. Plain loops do not get there: the compiler spills the sums or vectorises along ``k``. The
+last vector of a panel is masked where the width is no multiple of it.
 
 Source: the shape of the tile follows Goto and van de Geijn (2008), "Anatomy of
 High-Performance Matrix Multiplication", ACM TOMS 34(3), section 6.
 """
 
+import functools
 import os
 
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
@@ -150,17 +151,30 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
         store(value, builder.gep(out, [builder.mul(out_row, number(r))]), v)
 
 
+def _emit_rows(builder, element, count, vectors, partial, arguments):
+    """Tiles one below another until all rows are done, high ones first."""
+    m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns = arguments
+    done = cgutils.alloca_once_value(builder, ir.Constant(m.type, 0))
+    for height in HEIGHTS:
+        head, body, after = (builder.append_basic_block(name) for name in ("rows", "tile", "less"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        i = builder.load(done)
+        rows = ir.Constant(m.type, height)
+        builder.cbranch(builder.icmp_signed(">=", builder.sub(m, i), rows), body, after)
+        builder.position_at_end(body)
+        below = [
+            builder.gep(base, [builder.mul(i, stride)])
+            for base, stride in ((a, a_row), (start, start_row), (out, out_row))
+        ]
+        tile = (below[0], a_row, a_k, b, b_k, below[1], start_row, below[2], out_row, k, columns)
+        _emit_tile(builder, element, count, height, vectors, partial, tile)
+        builder.store(builder.add(i, rows), done)
+        builder.branch(head)
+        builder.position_at_end(after)
+
+
 if JIT:
-
-    @intrinsic
-    def no_inline(typing):
-        """Keep the function that calls this in one copy: for large bodies with many callers."""
-
-        def generate(context, builder, signature, args):
-            builder.function.attributes.add("noinline")
-            return context.get_dummy_value()
-
-        return types.void(), generate
 
     @intrinsic
     def width_of(typing, base):
@@ -171,60 +185,54 @@ if JIT:
 
         return types.intp(base), generate
 
-    @intrinsic(prefer_literal=True)
-    def tile(
-        typing, rows, vectors, partial, a, a_row, a_k, b, b_k, start, start_row, out, out_row,
-        k, columns,
-    ):  # fmt: skip
-        """``out = start + a @ b`` for one tile.
+    @intrinsic
+    def panel(typing, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns):
+        """``out = start + a @ b`` for at most ``VECTORS`` vectors of columns.
 
-        ``rows``, ``vectors`` and ``partial`` are literals; ``a``, ``b``, ``start`` and ``out``
-        are typed pointers; strides count elements, between rows or between steps of ``k``
-        (``start_row`` of 0 starts every row alike, as a bias does); ``columns`` counts the
-        columns that exist, where ``partial`` is 1.
+        ``a``, ``b``, ``start`` and ``out`` are typed pointers. Strides count elements, between
+        rows or between steps of ``k``; a ``start_row`` of 0 starts every row alike, as a bias
+        does.
         """
-        literals = [rows, vectors, partial]
-        if not all(isinstance(x, types.IntegerLiteral) for x in literals):
-            return None
         element = a.dtype
 
         def generate(context, builder, signature, args):
-            _emit_tile(
-                builder,
-                context.get_data_type(element),
-                lanes(element.bitwidth // 8),
-                *(x.literal_value for x in literals),
-                args[3:],
-            )
+            # One copy, however many callers: the code is long.
+            builder.function.attributes.add("noinline")
+            count = lanes(element.bitwidth // 8)
+            kind, columns = context.get_data_type(element), args[-1]
+            number = functools.partial(ir.Constant, columns.type)
+            full = builder.icmp_signed("==", columns, number(VECTORS * count))
+            wide = builder.icmp_signed(">", columns, number(count))
+            with builder.if_else(full) as (all_columns, some):
+                with all_columns:
+                    _emit_rows(builder, kind, count, VECTORS, False, args)
+                with some, builder.if_else(wide) as (two, one):
+                    with two:
+                        _emit_rows(builder, kind, count, VECTORS, True, args)
+                    with one:
+                        _emit_rows(builder, kind, count, 1, True, args)
             return context.get_dummy_value()
 
-        strides = [types.intp] * 2
-        numbers = [a, *strides, b, types.intp, start, types.intp, out, types.intp, *strides]
-        return types.void(*literals, *numbers), generate
+        whole = types.intp
+        sizes = (whole, whole, a, whole, whole, b, whole, start, whole, out, whole, whole)
+        return types.void(*sizes), generate
 
 else:
-
-    def no_inline():
-        """Nothing to do without the compiler."""
 
     def width_of(base):
         """Numbers in one vector of what a pointer points to."""
         return lanes(base.array.itemsize)
 
-    def tile(
-        rows, vectors, partial, a, a_row, a_k, b, b_k, start, start_row, out, out_row, k, columns
-    ):
-        """``out = start + a @ b`` for one tile, by numpy."""
+    def panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns):
+        """``out = start + a @ b``, by numpy."""
         itemsize = a.array.itemsize
-        width = columns if partial else vectors * lanes(itemsize)
 
         def view(base, shape, strides):
             source = base.array[base.position :]
             return np.lib.stride_tricks.as_strided(source, shape, [s * itemsize for s in strides])
 
-        result = view(start, (rows, width), (start_row, 1)).copy()
+        left, right = view(a, (m, k), (a_row, a_k)), view(b, (k, columns), (b_k, 1))
+        result = view(start, (m, columns), (start_row, 1)).copy()
         for i in range(k):  # in the order of the compiled sums
-            result += np.outer(
-                view(a, (rows, k), (a_row, a_k))[:, i], view(b, (k, width), (b_k, 1))[i]
-            )
-        view(out, (rows, width), (out_row, 1))[...] = result
+            result += np.outer(left[:, i], right[i])
+        view(out, (m, columns), (out_row, 1))[...] = result

@@ -9,12 +9,12 @@ used by its name in ``Dense(..., activation="name")`` and is tested at once.
 
 import numpy as np
 
-from ._kernel import compiled, kernel
+from ._kernel import kernel, part
 from ._op import op, row_values, rows
 from .elementary import exp_value, sigmoid_value, tanh_value
 
 
-@compiled(inline=True)
+@part(inline=True)
 def forward_views(op, net, lo, hi):
     """Input and output of an elementwise op, flat."""
     return (
@@ -23,7 +23,7 @@ def forward_views(op, net, lo, hi):
     )
 
 
-@compiled(inline=True)
+@part(inline=True)
 def backward_views(op, net, lo, hi):
     """Gradient of the output, the output, and where the gradient of the input goes, flat."""
     return (
@@ -230,7 +230,7 @@ def softmax_forward(x, out):
         softmax_row(x[b], out[b])
 
 
-@compiled
+@part
 def softmax_row(x, out):
     """Softmax of one row; returns the logarithm's two parts, the maximum and the sum."""
     top = x[0]

@@ -6,7 +6,7 @@ Source: Nielsen, *Neural Networks and Deep Learning*, chapter 2 (BP1-BP4);
 Kinsley and Kukiela, *Neural Networks from Scratch*, chapters 3 and 9.
 """
 
-from ._kernel import compiled, kernel
+from ._kernel import kernel, part
 from ._memory import matrix, pointer, shifted, vector
 from ._op import op, rows
 from .gemm import NONE, SCRATCH, UNIT, gemm, zeros
@@ -65,7 +65,7 @@ def dense_gradient(grad_out, x, scratch, grad_weight, grad_bias):
     bias_gradient(grad_out, grad_bias)
 
 
-@compiled
+@part
 def weight_gradient(grad_out, x, scratch, first, grad_weight):
     """The rows of the weight's gradient from ``first`` on, as many as ``grad_weight`` has."""
     batch, fan_in = x.shape
@@ -77,7 +77,7 @@ def weight_gradient(grad_out, x, scratch, first, grad_weight):
     )  # fmt: skip
 
 
-@compiled
+@part
 def bias_gradient(grad_out, grad_bias):
     """Sum over the batch, row after row."""
     batch, fan_out = grad_out.shape

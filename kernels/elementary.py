@@ -33,11 +33,11 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from ._kernel import compiled, kernel
+from ._kernel import kernel, part
 
 # A sum that is reordered here loses the digits it was arranged to keep. These flags stay with the
 # code when it is inlined into a kernel, whose own loops may still be reordered.
-accurate = compiled(fastmath={"contract"}, inline=True)
+accurate = part(fastmath={"contract"}, inline=True)
 
 
 def by_format(single: Callable, double: Callable) -> Callable:

@@ -6,7 +6,7 @@ strides, so data larger than memory can be a memmap and images stay bytes.
 
 import numpy as np
 
-from ._kernel import compiled, kernel
+from ._kernel import kernel, part
 from ._memory import contiguous, strided, vector
 from ._op import rows
 
@@ -35,7 +35,7 @@ def gather_rows(source, order, scale, offset, out):
             copy_scaled(row, factor, shift, to)
 
 
-@compiled
+@part
 def copy_scaled(row, factor, shift, out):
     """``out = row * factor + shift``; without arithmetic where that would change nothing."""
     kind = out.dtype.type
@@ -68,7 +68,7 @@ def gather_labels(labels, order, out):
         out[b, int(labels[order[b], 0])] = 1
 
 
-@compiled(inline=True)
+@part(inline=True)
 def source_view(source):
     """The user's array, where it lies."""
     return strided(

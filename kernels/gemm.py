@@ -18,55 +18,28 @@ Multiplication", ACM TOMS 34(3).
 """
 
 import numpy as np
-from numba import literal_unroll, njit
 
-from ._kernel import JIT, compiled, kernel
+from ._kernel import kernel, part
 from ._memory import matrix, pointer, shifted, vector
-from ._tile import HEIGHTS, ROWS, VECTORS, lanes, no_inline, tile, width_of
+from ._tile import ROWS, VECTORS, lanes, panel, width_of
 
-H0, H1, H2, H3, H4 = HEIGHTS
 BLOCK_K = 256  # a packed panel of 256 x 32 float32 is 32 KiB
 BLOCK_N = 512
 BLOCK_M = 8 * ROWS
 STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
 ZEROS = VECTORS * lanes(4)  # as many as the widest tile has columns
 SCRATCH = BLOCK_K * BLOCK_N + STRIDE_A * BLOCK_M + ZEROS  # numbers that one product may pack
-# Strides for a gemm. Not the literals 0 and 1, for which numba would compile it anew.
-NONE, UNIT = np.int64(0), np.int64(1)
+# Strides. Not literals, for each of which numba would compile the function that takes them anew.
+NONE, UNIT, FAR, WIDE = (np.int64(stride) for stride in (0, 1, STRIDE_A, BLOCK_M))
 
 
-def _tiles(vectors, partial, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns):
-    """One panel of ``b`` against ``m`` rows of ``a``; ``vectors`` and ``partial`` are literals."""
-    i = 0
-    for height in literal_unroll(HEIGHTS):
-        while m - i >= height:
-            tile(
-                height, vectors, partial,
-                shifted(a, i * a_row), a_row, a_k, b, b_k, shifted(start, i * start_row), start_row,
-                shifted(out, i * out_row), out_row, k, columns,
-            )  # fmt: skip
-            i += height
+@part
+def _panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns):
+    """All rows of ``a`` with one panel of ``b``."""
+    panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
 
 
-if JIT:
-    _tiles = njit(inline="always")(
-        _tiles
-    )  # inlined in numba's own code, so that literals stay literals
-
-
-@compiled
-def _panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns, width):
-    """The same for any number of columns up to the ``VECTORS * width`` of a full tile."""
-    no_inline()
-    if columns == VECTORS * width:
-        _tiles(VECTORS, 0, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
-    elif columns > width:
-        _tiles(VECTORS, 1, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
-    else:
-        _tiles(1, 1, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
-
-
-@compiled
+@part
 def _copy(rows, columns, source, stride, target, target_stride, fill):
     """Copy rows to lie ``target_stride`` apart, zeros in the columns up to ``fill``."""
     for i in range(rows):
@@ -77,7 +50,7 @@ def _copy(rows, columns, source, stride, target, target_stride, fill):
             copy[j] = 0
 
 
-@compiled
+@part
 def _transpose(rows, columns, source, stride, target, target_stride, fill):
     """The same for the transposed of ``source`` (columns, rows)."""
     copy = matrix(target, 0, rows, target_stride)
@@ -90,7 +63,7 @@ def _transpose(rows, columns, source, stride, target, target_stride, fill):
             copy[i, j] = 0
 
 
-@compiled
+@part
 def gemm(
     m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column, out, out_row, scratch
 ):
@@ -100,8 +73,7 @@ def gemm(
     (``start_row`` 0) or a vector of zeros (both strides 0). ``scratch`` has room for
     ``SCRATCH`` numbers.
     """
-    width = width_of(a)
-    full = VECTORS * width
+    full = VECTORS * width_of(a)
     # A copy pays where it is read again: b by many rows, a by many panels.
     pack_b = b_column != 1 or (m >= 4 * ROWS and k * n > 16384)
     pack_a = n > 2 * full and k > 64 and m >= ROWS
@@ -116,31 +88,35 @@ def gemm(
             if pack_b:
                 block_b, b_step, b_panel = scratch, full, steps
                 for j in range(0, columns, full):
-                    panel = shifted(b, k0 * b_k + (n0 + j) * b_column)
+                    source = shifted(b, k0 * b_k + (n0 + j) * b_column)
                     pack = shifted(scratch, j * steps)
                     if b_column == 1:
-                        _copy(steps, min(full, columns - j), panel, b_k, pack, full, full)
+                        _copy(steps, min(full, columns - j), source, b_k, pack, full, full)
                     else:
-                        _transpose(steps, min(full, columns - j), panel, b_column, pack, full, full)
+                        _transpose(
+                            steps, min(full, columns - j), source, b_column, pack, full, full
+                        )
             for m0 in range(0, m, BLOCK_M):
                 rows = min(BLOCK_M, m - m0)
                 block_a, row_step, k_step = shifted(a, m0 * a_row + k0 * a_k), a_row, a_k
                 if pack_a and a_k == 1:
-                    _copy(rows, steps, block_a, a_row, packed_a, STRIDE_A, steps)
-                    block_a, row_step, k_step = packed_a, STRIDE_A, 1
+                    row_step, k_step = FAR, UNIT
+                    _copy(rows, steps, block_a, a_row, packed_a, row_step, steps)
+                    block_a = packed_a
                 elif pack_a:
-                    _copy(steps, rows, block_a, a_k, packed_a, BLOCK_M, rows)
-                    block_a, row_step, k_step = packed_a, 1, BLOCK_M
+                    row_step, k_step = UNIT, WIDE
+                    _copy(steps, rows, block_a, a_k, packed_a, k_step, rows)
+                    block_a = packed_a
                 for j in range(0, columns, full):
                     _panel(
                         rows, steps, block_a, row_step, k_step,
                         shifted(block_b, j * b_panel), b_step,
                         shifted(start, m0 * start_row + (n0 + j) * start_column), start_row,
-                        shifted(out, m0 * out_row + n0 + j), out_row, min(full, columns - j), width,
+                        shifted(out, m0 * out_row + n0 + j), out_row, min(full, columns - j),
                     )  # fmt: skip
 
 
-@compiled
+@part
 def zeros(scratch):
     """Make the end of the scratch a row of zeros for a product to start from."""
     vector(scratch, SCRATCH - ZEROS, ZEROS)[:] = 0

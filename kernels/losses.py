@@ -10,7 +10,7 @@ into one-hot rows where the batch was gathered.
 
 import numpy as np
 
-from ._kernel import compiled, kernel
+from ._kernel import kernel, part
 from ._op import op, row_values, rows
 from .activations import sigmoid_reference, softmax_reference, softmax_row
 from .elementary import exp_value, log1p_value, log_value, sigmoid_value
@@ -99,7 +99,7 @@ def softmax_cross_entropy_grad(op, net, lo, hi):
     softmax_cross_entropy_backward(*fused_views(op, net, lo, hi))
 
 
-@compiled(inline=True)
+@part(inline=True)
 def fused_views(op, net, lo, hi):
     """Probabilities, targets, a row's weight in the mean, and where the gradient goes."""
     return (
@@ -194,7 +194,7 @@ op(
 # The losses below take the network's output as it is, whatever made it.
 
 
-@compiled(inline=True)
+@part(inline=True)
 def forward_views(op, net, lo, hi):
     """Output of the network, targets, and where the rows' losses go."""
     return (
@@ -204,7 +204,7 @@ def forward_views(op, net, lo, hi):
     )
 
 
-@compiled(inline=True)
+@part(inline=True)
 def backward_views(op, net, lo, hi):
     """Output of the network, targets, a row's weight in the mean, and where the gradient goes."""
     return (

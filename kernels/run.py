@@ -9,13 +9,13 @@ the result keeps its bits.
 
 import numpy as np
 
-from ._kernel import compiled
+from ._kernel import compiled, part
 from ._memory import call, pointer, shifted, vector
 from ._op import EVALUATE, LOSS, PREDICT, TRAIN, Net, rows
 from .optimizers import all_finite
 
 
-@compiled
+@part
 def forward(plan, net, mode, lo, hi):
     """Every op in turn, on the batch rows ``lo..hi``."""
     for i in range(plan.size):
@@ -23,7 +23,7 @@ def forward(plan, net, mode, lo, hi):
             call(plan[i].forward, plan[i], net, lo, hi)
 
 
-@compiled
+@part
 def backward(plan, net, first, lo, hi):
     """Every op in reverse, down to the op ``first``, on the batch rows ``lo..hi``."""
     for i in range(plan.size - 1, first - 1, -1):
@@ -31,7 +31,7 @@ def backward(plan, net, first, lo, hi):
             call(plan[i].backward, plan[i], net, lo, hi)
 
 
-@compiled
+@part
 def gradient(plan, net):
     """The gradient of every parameter, summed over the whole batch."""
     for i in range(plan.size):
@@ -39,14 +39,14 @@ def gradient(plan, net):
             call(plan[i].gradient, plan[i], net, 0, plan[i].fan_in)
 
 
-@compiled
+@part
 def gather(sources, net, lo, hi):
     """Bring the batch rows ``lo..hi`` of every source into the work buffer."""
     for i in range(sources.size):
         call(sources[i].gather, sources[i], net, lo, hi)
 
 
-@compiled
+@part
 def bind(buffers, order, start, stop, capacity):
     """The buffers as an op sees them, for the batch of the rows ``order[start:stop]``."""
     return Net(
@@ -62,7 +62,7 @@ def bind(buffers, order, start, stop, capacity):
     )
 
 
-@compiled
+@part
 def scores(plan, net, loss, metric):
     """Loss and metric with those of every row added, in float64 and in the order of the rows."""
     for i in range(plan.size):
@@ -78,7 +78,7 @@ def scores(plan, net, loss, metric):
     return loss, metric
 
 
-@compiled
+@part
 def differentiate(plan, sources, net, first):
     """Loss, metric and all gradients of one batch; gradients of ``work`` down to op ``first``."""
     gather(sources, net, 0, net.batch)
