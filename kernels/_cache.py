@@ -55,6 +55,10 @@ MODES = (
     "USE_LLVMLITE_MEMORY_MANAGER USING_SVML"
 ).split()
 CLOSURE = re.compile("_3c[a-z]+_3e")  # "<locals>" or "<lambda>" in a mangled name
+NOT_KEPT = (
+    "compiled code is not kept for the next run; set FASTNN_CACHE_DIR to a folder of your own "
+    "with room in it, or to an empty string to do without"
+)
 # Windows denies a file while another process puts it in place.
 ABSENT = (FileNotFoundError, PermissionError) if os.name == "nt" else (FileNotFoundError,)
 
@@ -72,25 +76,15 @@ def _sources() -> str:
 
 # Read before any kernel is imported; `folder` looks again after, and trusts what has not changed.
 SOURCES = _sources()
-SETTINGS = sorted(
-    (name, value)
-    for name, value in os.environ.items()
-    if name.startswith("FASTNN_") and name != "FASTNN_CACHE_DIR"
-)
+SETTINGS = sorted(v for v in os.environ.items() if re.match("FASTNN_(?!CACHE_DIR$)", v[0]))
 
 
 def source_key() -> str:
     """A hash of all that decides what the kernels say, and of who translates it."""
-    versions = (
-        numba.__version__,
-        llvmlite.__version__,
-        llvm_version_info,
-        np.__version__,
-        sys.version,
-        importlib.machinery.EXTENSION_SUFFIXES[0],  # tells debug and free-threaded builds apart
-        sys.flags.optimize,
-    )
-    return hashlib.sha256(repr((SOURCES, SETTINGS, versions)).encode()).hexdigest()[:16]
+    versions = (numba.__version__, llvmlite.__version__, llvm_version_info, np.__version__)
+    # The suffix tells debug and free-threaded builds from others.
+    python = (sys.version, importlib.machinery.EXTENSION_SUFFIXES[0], sys.flags.optimize)
+    return hashlib.sha256(repr((SOURCES, SETTINGS, versions, python)).encode()).hexdigest()[:16]
 
 
 def root() -> Path | None:
@@ -129,7 +123,7 @@ def folder() -> Path | None:
             os.utime(place)  # tells _sweep that it is in use
         return place
     except Exception as error:  # no home, no permission, no disk: no reason to stop
-        _warn_not_kept(error)
+        _warn(NOT_KEPT, error)
         return None
 
 
@@ -184,14 +178,6 @@ def _warn(message: str, error: Exception) -> None:
     warnings.warn(f"fastnn: {message} ({reason})", RuntimeWarning, stacklevel=level)
 
 
-def _warn_not_kept(error: Exception) -> None:
-    _warn(
-        "compiled code is not kept for the next run; set FASTNN_CACHE_DIR to a folder of your own "
-        "with room in it, or to an empty string to do without",
-        error,
-    )
-
-
 def _checksum(path: Path, content: bytes) -> bytes:
     """Of a file that belongs in this place: the content of another one is no good here."""
     return hashlib.sha256(f"{path.parent.name}/{path.name}\0".encode() + content).digest()
@@ -201,10 +187,12 @@ class KernelCache(_Cache):
     """What a numba dispatcher or C callback asks for compiled code, and hands new code to."""
 
     def __init__(self, function):
-        self._stem = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+        package, _, module = (function.__module__ or "").rpartition(".")
+        self._stem = f"{module}.{function.__qualname__}"
         self._line = function.__code__.co_firstlineno
-        # The name and the line stand for the source only here, and not for closures and lambdas.
-        self._known = function.__module__.startswith(f"{__package__}.") and "<" not in self._stem
+        # Name and line stand for the source in this package only, and not for what has "<locals>"
+        # or "<lambda>" in its name.
+        self._known = package == __package__ and "<" not in self._stem
         self._enabled = True
 
     @property
@@ -247,9 +235,7 @@ class KernelCache(_Cache):
             return CompileResult._rebuild(target_context, *pickle.loads(data[32:]))
         except ABSENT:
             return None
-        except Exception as error:  # whatever is wrong with the file, the next one will do
-            with contextlib.suppress(OSError):
-                path.unlink()
+        except Exception as error:  # whatever is wrong with the file, the next one replaces it
             _warn("kept code cannot be used and is compiled again", error)
             return None
 
@@ -275,4 +261,4 @@ class KernelCache(_Cache):
                     unfinished.unlink()
         except Exception as error:
             if not os.path.exists(path):  # or else another process has put it there
-                _warn_not_kept(error)
+                _warn(NOT_KEPT, error)
