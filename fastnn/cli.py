@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 from fastnn import __version__
@@ -14,6 +19,7 @@ from fastnn._check import one_of, whole
 
 __all__ = ["main"]
 
+FAILED, WRONG, INTERRUPTED, UNREAD = 1, 2, 130, 141  # exit codes; the last two are a shell's
 MAX_SEED = 2**32 - 1  # what the generated data sets take
 EPOCHS = {"digits": 20, "mnist": 30, "spiral": 10_001}
 OWN = {"root": "mnist", "plot": "spiral"}  # options that belong to one data set
@@ -22,12 +28,12 @@ ABOUT = "Neural networks from scratch: every formula in numpy, every loop compil
 DEMO = """\
 Train a network and show what it has learnt.
 
-  digits  1,797 handwritten digits that come with the package; also trains the
-          same network by the numpy reference and compares the two (the default)
-  mnist   the first network of M. Nielsen's "Neural Networks and Deep Learning",
-          chapter 1, on the real MNIST, whose four files you have
-  spiral  three spiral arms, the network of H. Kinsley's and D. Kukiela's "Neural
-          Networks from Scratch in Python"; draws its decision boundary
+  digits  1,797 handwritten digits that come with the package; trains the same
+          network by the numpy reference, too, and compares the two
+  mnist   the network of chapter 1 of "Neural Networks and Deep Learning" by
+          M. Nielsen, on the real MNIST, whose four files you have
+  spiral  the network of "Neural Networks from Scratch in Python" by H. Kinsley
+          and D. Kukiela, on three spiral arms; draws its decision boundary
 """
 EXAMPLES = """\
 examples:
@@ -42,12 +48,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+        self.exit(WRONG, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the arguments; leave with exit code 2 and one line if they are wrong."""
-    plain = argparse.RawDescriptionHelpFormatter
     parser = Parser(
         prog="fastnn",
         description=ABOUT,
@@ -61,13 +66,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="train a network and show what it has learnt",
         description=DEMO,
         epilog=EXAMPLES,
-        formatter_class=plain,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    names = f"{', '.join(EPOCHS)} (default: digits)"
     defaults = ", ".join(f"{name} {epochs}" for name, epochs in EPOCHS.items())
-    demo.add_argument("--data", metavar="NAME", default="digits", help=f"{', '.join(EPOCHS)}")
+    demo.add_argument("--data", metavar="NAME", default="digits", help=names)
     demo.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="initial weights and shuffling (default 0)"
+        "--seed", metavar="N", type=int, default=0, help="of all that is random (default: 0)"
     )
     demo.add_argument(
         "--epochs", metavar="N", type=int, help=f"passes over the data (default: {defaults})"
@@ -82,10 +88,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--plot", metavar="FILE", help="spiral: where the PNG goes (default: fastnn-spiral.png)"
     )
     arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        chosen = commands.choices.get(arguments.command, parser)
+        chosen.error(f"unknown argument {' '.join(unknown)}; see {chosen.prog} --help")
     if arguments.command is None:
         parser.error(f"a command is needed: {', '.join(commands.choices)}; see fastnn --help")
-    if unknown:
-        demo.error(f"unknown argument {' '.join(unknown)}; see fastnn demo --help")
     try:
         check(arguments)
     except ValueError as error:
@@ -112,24 +119,42 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the demo that the arguments ask for; the exit code."""
     from fastnn import DivergenceError, demo
 
-    writer = demo.Writer(quiet=arguments.json)
     options = {"seed": arguments.seed, "epochs": arguments.epochs}
     for option, owner in OWN.items():
         if arguments.data == owner:
             options[option] = getattr(arguments, option)
     try:
-        figures = demo.DEMOS[arguments.data](writer, **options)
-    except KeyboardInterrupt:
-        writer.line()  # ends the one that was begun
-        raise
-    except BrokenPipeError:
-        raise
-    except (demo.DataError, DivergenceError, OSError) as error:
+        with demo.Writer(quiet=arguments.json) as writer:
+            figures = demo.DEMOS[arguments.data](writer, **options)
+    except (demo.DemoError, DivergenceError) as error:
         print(f"fastnn demo: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, demo.DataError) else 1
+        return error.code if isinstance(error, demo.DemoError) else FAILED
     if arguments.json:
         print(json.dumps(figures, allow_nan=False))
     return 0
+
+
+def interrupt(signum: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but not inside of LLVM, which would lose it or crash on it."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("llvmlite.binding"):
+            threading.Timer(0.05, _thread.interrupt_main).start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have Ctrl-C heard while kernels are compiled."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # someone else's matter
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,19 +168,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, 1 where a demo failed, 2 for wrong arguments or missing data, 130
-        after Ctrl-C, 141 where the reader of the output has gone.
+        Exit code: 0; 1 where a demo or its output failed; 2 for wrong arguments or missing
+        data; 130 after Ctrl-C; 141 where the reader of the output has gone.
     """
     try:
-        code = run(parse(argv))
+        try:
+            with interruptible():
+                code = run(parse(argv))
+        except SystemExit as leaving:  # argparse has said what there was to say
+            code = int(leaving.code or 0)
         sys.stdout.flush()
-    except SystemExit as leaving:  # argparse has said what there was to say
-        code = int(leaving.code or 0)
     except KeyboardInterrupt:
         print("fastnn: interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:
-        # What is still in the buffer is flushed at exit, which must not fail again.
+        return INTERRUPTED
+    except OSError as error:  # of the output
+        # What is still in its buffer is flushed at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        if isinstance(error, BrokenPipeError):
+            return UNREAD
+        print(f"fastnn: error: {error}", file=sys.stderr)
+        return FAILED
     return code

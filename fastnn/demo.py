@@ -25,7 +25,7 @@ from fastnn.optimizers import SGD, Adam
 from fastnn.plan import Plan
 from fastnn.plot import decision_boundary
 
-__all__ = ["DEMOS", "DataError", "Writer", "digits", "draw", "mnist", "spiral"]
+__all__ = ["DEMOS", "DemoError", "Writer", "digits", "draw", "mnist", "spiral"]
 
 WIDTH = 80
 SHADES = " ░▒▓█"
@@ -36,8 +36,20 @@ COMPARED = 20  # epochs at most that the numpy reference trains
 RUNS = 3  # of which the fastest counts
 
 
-class DataError(Exception):
-    """The files of a data set are missing or damaged."""
+class DemoError(Exception):
+    """A demo cannot go on.
+
+    Parameters
+    ----------
+    reason : str or Exception
+        One line.
+    code : int
+        Exit code of the command.
+    """
+
+    def __init__(self, reason: object, code: int) -> None:
+        super().__init__(str(reason))
+        self.code = code
 
 
 class Writer:
@@ -52,6 +64,14 @@ class Writer:
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self.verbose: int | str = 0 if quiet else "auto"  # of fit: a bar in a terminal
+        self.begun = False  # whether the last line is still to be ended
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.begun:
+            self.line()
 
     def line(self, text: str = "", end: str = "\n") -> None:
         """Print text, in plain ASCII where the output cannot encode it."""
@@ -63,6 +83,7 @@ class Writer:
         except UnicodeEncodeError:
             text = text.translate(ASCII).encode(encoding, "backslashreplace").decode(encoding)
         print(text, end=end, flush=True)
+        self.begun = end == ""
 
     def heading(self, text: str) -> None:
         """Print a title with a rule."""
@@ -73,10 +94,8 @@ class Writer:
         """Say what is being done, and when it is done how long it took."""
         self.line(f"{text} ... ", end="")
         began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.line(f"{time.perf_counter() - began:.1f} s")
+        yield
+        self.line(f"{time.perf_counter() - began:.1f} s")
 
 
 def draw(images: np.ndarray, captions: list[str], gap: int = 4) -> str:
@@ -160,15 +179,17 @@ def digits(writer: Writer, *, seed: int, epochs: int) -> dict[str, Any]:
 
     compared = min(epochs, COMPARED)
     writer.heading("The same training by the numpy reference")
-    with writer.step(f"{compared} epochs, {RUNS} times with each of the two"):
+    with writer.step(f"{compared} epoch{'s' * (compared > 1)}, {RUNS} times with each of the two"):
         nets, times = _race(build, x, y, compared)
     ratio = times["numpy"] / times["compiled"]
     difference = float(np.abs(nets["compiled"].params - nets["numpy"].params).max())
     writer.line(
         f"compiled kernels  {times['compiled']:8.3f} s\n"
         f"numpy reference   {times['numpy']:8.3f} s   {ratio:.0f} times as long\n"
+        f"(Time of fit alone, with the kernels loaded; the fastest of {RUNS} runs.)\n"
         f"Largest difference between their {net.plan.size:,} parameters: {difference:.1e}.\n"
-        f"(The time of fit alone, with the kernels loaded; the fastest of {RUNS} runs.)"
+        "(float32 has 7 digits; sums in another order differ in the last, and training\n"
+        "makes more of it.)"
     )
     writer.heading("Some of the held-out digits")
     _show_digits(writer, cells, y_test, guess, count=4)
@@ -211,8 +232,8 @@ def mnist(writer: Writer, *, seed: int, epochs: int, root: str | None) -> dict[s
 
     Raises
     ------
-    DataError
-        Without the files.
+    DemoError
+        Where the files are missing or damaged.
 
     Notes
     -----
@@ -222,7 +243,7 @@ def mnist(writer: Writer, *, seed: int, epochs: int, root: str | None) -> dict[s
     try:
         x, y, x_test, y_test = datasets.mnist(root)
     except (OSError, ValueError) as error:
-        raise DataError(error) from None
+        raise DemoError(error, code=2) from None
     x, y = x[:50_000], y[:50_000]
 
     def layer(units: int) -> Dense:
@@ -245,7 +266,7 @@ def mnist(writer: Writer, *, seed: int, epochs: int, root: str | None) -> dict[s
     _describe(writer, net)
     writer.heading("Training: batches of 10, quadratic cost, SGD(3.0)")
     _load_kernels(writer, build(), x, y)
-    writer.line("Per cent of the test digits read correctly, after each epoch:")
+    writer.line("Per cent of the test digits read correctly after each epoch, ten to a line:")
     accuracy: list[float] = []
     began = time.perf_counter()
     for epoch in range(epochs):
@@ -309,7 +330,7 @@ def spiral(writer: Writer, *, seed: int, epochs: int, plot: str | None) -> dict[
 
     Raises
     ------
-    OSError
+    DemoError
         Where the picture cannot be written.
 
     Notes
@@ -359,13 +380,15 @@ def spiral(writer: Writer, *, seed: int, epochs: int, plot: str | None) -> dict[
         f"{seconds:.1f} s for {epochs:,} epochs; another seed gives other points and figures"
     )
     writer.heading("Decision boundary")
-    picture: str | None = os.path.abspath(plot or "fastnn-spiral.png")
+    picture, drawn = os.path.abspath(plot or "fastnn-spiral.png"), True
     try:
         decision_boundary(net, x, y, picture)
         writer.line(f"drawn in {picture}")
     except ImportError as error:
-        picture = None
+        drawn = False
         writer.line(str(error))
+    except OSError as error:
+        raise DemoError(error, code=1) from None
     return {
         "dataset": "spiral",
         "seed": seed,
@@ -379,7 +402,7 @@ def spiral(writer: Writer, *, seed: int, epochs: int, plot: str | None) -> dict[
         "accuracy": score["accuracy"],
         "book_loss": 0.074,
         "book_accuracy": 0.983,
-        "plot": picture,
+        "plot": picture if drawn else None,
     }
 
 
@@ -420,15 +443,18 @@ def plan_text(plan: Plan, width: int) -> tuple[str, bool]:
 
 def _load_kernels(writer: Writer, net: Network, x: np.ndarray, y: np.ndarray) -> None:
     """Compile what a demo runs, or load it, so that no later time contains that."""
-    top, place = _cache.root(), _cache.folder()
-    if top is None or place is None:
-        text = "Compiling, in every run, since there is no cache folder"
+    place = _cache.folder()
+    if place is None:
+        text = "Compiling the kernels, in every run, as there is no cache folder for them"
     else:
-        shown = str(top).replace(str(Path.home()), "~", 1)
+        shown = str(place.parent).replace(str(Path.home()), "~", 1)
         if any(place.glob(f"*{_cache.SUFFIX}")):
             text = f"Loading the kernels from {shown}, compiling those that are new"
         else:
-            text = f"Compiling, once; later runs load the kernels from {shown}"
+            text = (
+                "Compiling the kernels, which takes some seconds, once; later runs load them\n"
+                f"from {shown}"
+            )
     with writer.step(text):
         net.fit(x[:1], y[:1], verbose=0)
         net.evaluate(x[:1], y[:1])
@@ -453,8 +479,8 @@ def _race(
 def _show_digits(
     writer: Writer, cells: np.ndarray, truth: np.ndarray, guess: np.ndarray, count: int
 ) -> None:
-    """Draw some digits that were read correctly, then one or two that were not."""
-    wrong = np.flatnonzero(guess != truth)[:2]
+    """Draw some digits that were read correctly, then a few that were not, if there are any."""
+    wrong = np.flatnonzero(guess != truth)[: count // 2]
     right = np.flatnonzero(guess == truth)[: count - len(wrong)]
     chosen = [*right, *wrong]
     captions = [

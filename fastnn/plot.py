@@ -25,8 +25,8 @@ _MARGIN = 0.06  # of the picture around the data
 def decision_boundary(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) -> None:
     """Draw which class a network sees at every point of the plane, and the data upon it.
 
-    The stronger the colour, the surer the network. Points that it takes for another class
-    are ringed, and the title counts those that it takes for the right one.
+    The stronger the colour, the surer the network. Misclassified points are ringed;
+    the title says how many are not.
 
     Parameters
     ----------
@@ -82,6 +82,7 @@ def decision_boundary(net: Network, x: Any, y: Any, path: str | os.PathLike[str]
     chances = _chances(net, grid.reshape(-1, 2)).reshape(_GRID, _GRID, -1)
     classes = chances.shape[-1]
     guess = _chances(net, x).argmax(axis=1)
+    accuracy = (guess == y).mean()
     colours = [_COLOURS[k % len(_COLOURS)] for k in range(classes)]
 
     figure = Figure(figsize=(6.4, 6.4), dpi=150, layout="constrained")
@@ -106,14 +107,21 @@ def decision_boundary(net: Network, x: Any, y: Any, path: str | os.PathLike[str]
         )
     wrong = x[guess != y]
     if len(wrong):
-        ring = {"s": 90, "facecolors": "none", "edgecolors": "black", "linewidths": 1.1}
-        axes.scatter(wrong[:, 0], wrong[:, 1], label="taken for another", **ring)
+        axes.scatter(
+            wrong[:, 0],
+            wrong[:, 1],
+            s=90,
+            facecolors="none",
+            edgecolors="black",
+            linewidths=1.1,
+            label="misclassified",
+        )
     axes.set(
         xlabel="$x_0$",
         ylabel="$x_1$",
         xlim=extent[:2],
         ylim=extent[2:],
-        title=f"Decision boundary: {(guess == y).mean():.1%} of {len(x):,} points right",
+        title=f"Decision boundary: {accuracy:.1%} of {len(x):,} points classified correctly",
     )
     figure.legend(loc="outside lower center", ncols=classes + 1, frameon=False)
     picture = io.BytesIO()

@@ -8,6 +8,7 @@ Ctrl-C. What all that costs does not depend on the size of a batch.
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -165,7 +166,8 @@ class Reporter:
             return
         full = int(share * self.WIDTH)
         bar = f"[{'=' * full}{' ' * (self.WIDTH - full)}]"
-        text = f"{bar} {self.line(epochs, values)}"
+        width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be drawn over
+        text = f"{bar} {self.line(epochs, values)}"[:width]
         self.output.write("\r" + text.ljust(self.drawn))
         self.output.flush()
         self.drawn = len(text)

@@ -76,7 +76,7 @@ def _sources() -> str:
 
 # Read before any kernel is imported; `folder` looks again after, and trusts what has not changed.
 SOURCES = _sources()
-SETTINGS = sorted(v for v in os.environ.items() if re.match("FASTNN_(?!CACHE_DIR$)", v[0]))
+SETTINGS = os.environ.get("FASTNN_VECTOR_BITS")
 
 
 def source_key() -> str:

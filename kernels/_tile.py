@@ -174,7 +174,52 @@ def _emit_rows(builder, element, count, vectors, partial, arguments):
         builder.position_at_end(after)
 
 
+def _emit_transpose(builder, element, count, source, stride, target, target_stride):
+    """A square block of one vector a side: rows come in, columns go out.
+
+    Blocks of 1, 2, 4, ... rows and columns change places across the diagonal, in registers.
+    """
+    vector, lane = ir.VectorType(element, count), ir.IntType(32)
+    align = {"float": 4, "double": 8}[str(element)]
+
+    def at(base, step, i):
+        place = builder.gep(base, [builder.mul(step, ir.Constant(step.type, i))])
+        return builder.bitcast(place, vector.as_pointer())
+
+    rows = []
+    for i in range(count):
+        rows.append(builder.load(at(source, stride, i)))
+        rows[-1].align = align
+    size = 1
+    while size < count:
+        for i in (i for i in range(count) if not i & size):
+            upper, lower = rows[i], rows[i + size]
+            for row, first in ((i, 0), (i + size, size)):
+                # From the upper row its lanes ``first``, from the lower one those to their right.
+                picked = [
+                    (c & ~size) + first if not c & size else count + (c & ~size) + first
+                    for c in range(count)
+                ]
+                mask = ir.Constant(ir.VectorType(lane, count), picked)
+                rows[row] = builder.shuffle_vector(upper, lower, mask)
+        size *= 2
+    for i, row in enumerate(rows):
+        builder.store(row, at(target, target_stride, i)).align = align
+
+
 if JIT:
+
+    @intrinsic
+    def transpose(typing, source, stride, target, target_stride):
+        """Transpose a square block, as many rows and columns as a vector has numbers."""
+        element = source.dtype
+
+        def generate(context, builder, signature, args):
+            kind = context.get_data_type(element)
+            _emit_transpose(builder, kind, lanes(element.bitwidth // 8), *args)
+            return context.get_dummy_value()
+
+        return types.void(source, types.intp, target, types.intp), generate
 
     @intrinsic
     def width_of(typing, base):
@@ -218,6 +263,14 @@ if JIT:
         return types.void(*sizes), generate
 
 else:
+
+    def transpose(source, stride, target, target_stride):
+        """Transpose a square block, as many rows and columns as a vector has numbers."""
+        count = lanes(source.array.itemsize)
+        for i in range(count):
+            for j in range(count):
+                value = source.array[source.position + j * stride + i]
+                target.array[target.position + i * target_stride + j] = value
 
     def width_of(base):
         """Numbers in one vector of what a pointer points to."""

@@ -21,10 +21,10 @@ import numpy as np
 
 from ._kernel import kernel, part
 from ._memory import matrix, pointer, shifted, vector
-from ._tile import ROWS, VECTORS, lanes, panel, width_of
+from ._tile import ROWS, VECTORS, lanes, panel, transpose, width_of
 
 BLOCK_K = 256  # a packed panel of 256 x 32 float32 is 32 KiB
-BLOCK_N = 512
+BLOCK_N = 1024
 BLOCK_M = 8 * ROWS
 STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
 ZEROS = VECTORS * lanes(4)  # as many as the widest tile has columns
@@ -39,24 +39,34 @@ def _panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
     panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
 
 
-@part
+@part(inline=True)
 def _copy(rows, columns, source, stride, target, target_stride, fill):
     """Copy rows to lie ``target_stride`` apart, zeros in the columns up to ``fill``."""
     for i in range(rows):
         row, copy = vector(source, i * stride, columns), vector(target, i * target_stride, fill)
-        for j in range(columns):
-            copy[j] = row[j]
-        for j in range(columns, fill):
-            copy[j] = 0
+        if columns == fill:  # of a known length where the caller's is
+            for j in range(fill):
+                copy[j] = row[j]
+        else:
+            for j in range(columns):
+                copy[j] = row[j]
+            for j in range(columns, fill):
+                copy[j] = 0
 
 
 @part
 def _transpose(rows, columns, source, stride, target, target_stride, fill):
-    """The same for the transposed of ``source`` (columns, rows)."""
+    """The same for the transposed of ``source`` (columns, rows), in square blocks."""
     copy = matrix(target, 0, rows, target_stride)
+    side = width_of(source)
+    whole_rows, whole_columns = rows - rows % side, columns - columns % side
+    for j in range(0, whole_columns, side):
+        for i in range(0, whole_rows, side):
+            block = shifted(target, i * target_stride + j)
+            transpose(shifted(source, j * stride + i), stride, block, target_stride)
     for j in range(columns):
         row = vector(source, j * stride, rows)
-        for i in range(rows):
+        for i in range(whole_rows if j < whole_columns else 0, rows):
             copy[i, j] = row[i]
     for i in range(rows):
         for j in range(columns, fill):
