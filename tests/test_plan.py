@@ -5,12 +5,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from numba import njit
 from numba.core import event
 
 import fastnn as fnn
-from fastnn.kernels import _op
+from fastnn import compiled
+from fastnn.kernels import _op, run
 from fastnn.kernels._kernel import JIT, KERNELS
-from fastnn.kernels._op import OPS, op_of
+from fastnn.kernels._memory import call
+from fastnn.kernels._op import OPS, TRAIN, op_of
 from fastnn.kernels.optimizers import RULES
 from fastnn.plan import Plan
 
@@ -106,6 +109,55 @@ def test_float32_stays_close_to_the_reference(name):
         net.fit(x, y, epochs=10, batch_size=16, verbose=0)
         assert net.params.dtype == net.predict(x).dtype == np.float32
     assert closest(fast.params, slow.params) <= 1e-3
+
+
+def in_pieces(plan, rule, sources, buffers, capacity, order, cuts, weight_cuts):
+    """A training step in which rows and weights are worked on in pieces, as threads would."""
+    net = run.bind(buffers, order, 0, order.size, capacity)
+    for i in range(cuts.size - 1):
+        lo, hi = cuts[i], cuts[i + 1]
+        run.gather(sources, net, lo, hi)
+        run.forward(plan, net, TRAIN, lo, hi)
+        run.backward(plan, net, 0, lo, hi)
+    for row in range(plan.size):
+        if plan[row].gradient != 0:
+            width = plan[row].fan_in
+            for i in range(weight_cuts.size - 1):
+                lo, hi = int(weight_cuts[i] * width), int(weight_cuts[i + 1] * width)
+                if hi > lo:
+                    call(plan[row].gradient, plan[row], net, lo, hi)
+    rule[0].step += 1
+    size = rule[0].parameters
+    for i in range(weight_cuts.size - 1):
+        call(
+            rule[0].update, rule[0], net, int(weight_cuts[i] * size), int(weight_cuts[i + 1] * size)
+        )
+
+
+if JIT:
+    in_pieces = njit(in_pieces)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pieces_of_rows_and_weights_add_up_to_the_same_bits(name, optimizer):
+    """What threads will rely on: no row looks at another, no weight at another."""
+    states = []
+    for rows, weights in [([0, 50], [0, 1]), ([0, 1, 17, 40, 50], [0, 0.2, 0.5, 0.9, 1])]:
+        net, x, y = build(name, optimizer)
+        pair, plan = net._pair(x, y)
+        buffers = net._buffers(64, training=True)
+        net._rule.learning_rate = 0.01
+        net._rule.update = _op.address(
+            compiled._UPDATES[net._rule.kind[0]], net.dtype, net._rule.dtype
+        )
+        ops = compiled.addressed(plan, "", net.dtype, TRAIN)
+        table = compiled.records(pair, net.dtype)
+        for _ in range(2):
+            cuts = np.array(rows), np.array(weights, float)
+            in_pieces(ops, net._rule, table, buffers, 64, np.arange(50), *cuts)
+        states.append([b.tobytes() for b in buffers[:5]])
+    assert states[0] == states[1]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
