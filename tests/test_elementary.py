@@ -131,10 +131,10 @@ def test_the_smallest_numbers_stay_themselves(name, dtype):
 
 @each_format
 @each_function
-def test_one_number_at_a_time(name, dtype):
-    value = getattr(elementary, f"{name}_value")(dtype(0.75))
-    (expected,) = run(name, np.array([0.75], dtype))
-    assert float(value) == pytest.approx(float(expected), rel=2 * float(np.finfo(dtype).eps))
+def test_the_same_bits_at_every_place(name, dtype):
+    """In a vector or in what is left over behind the last one."""
+    for size in (1, 7, 37):
+        assert len(set(run(name, np.full(size, 0.7, dtype)).tolist())) == 1
 
 
 @pytest.mark.skipif(not JIT or bool(config.BOUNDSCHECK), reason="nothing is vectorised then")
