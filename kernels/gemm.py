@@ -21,11 +21,12 @@ import numpy as np
 
 from ._kernel import kernel, part
 from ._memory import matrix, pointer, shifted, vector
-from ._tile import ROWS, VECTORS, lanes, panel, transpose, width_of
+from ._tile import ROWS, VECTOR_BITS, VECTORS, lanes, panel, transpose, width_of
 
+VECTOR_BYTES = VECTOR_BITS // 8
 BLOCK_K = 256  # a packed panel of 256 x 32 float32 is 32 KiB
-BLOCK_N = 1024
-BLOCK_M = 8 * ROWS
+BLOCK_N = 512
+BLOCK_M = 4 * ROWS
 STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
 ZEROS = VECTORS * lanes(4)  # as many as the widest tile has columns
 SCRATCH = BLOCK_K * BLOCK_N + STRIDE_A * BLOCK_M + ZEROS  # numbers that one product may pack
@@ -40,36 +41,48 @@ def _panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
 
 
 @part(inline=True)
-def _copy(rows, columns, source, stride, target, target_stride, fill):
-    """Copy rows to lie ``target_stride`` apart, zeros in the columns up to ``fill``."""
+def _pack_a(rows, columns, source, stride, packed, packed_stride):
+    """Copy rows to lie ``packed_stride`` apart."""
     for i in range(rows):
-        row, copy = vector(source, i * stride, columns), vector(target, i * target_stride, fill)
-        if columns == fill:  # of a known length where the caller's is
-            for j in range(fill):
-                copy[j] = row[j]
-        else:
-            for j in range(columns):
-                copy[j] = row[j]
-            for j in range(columns, fill):
-                copy[j] = 0
+        row, copy = vector(source, i * stride, columns), vector(packed, i * packed_stride, columns)
+        for j in range(columns):
+            copy[j] = row[j]
+
+
+@part(inline=True)
+def _pack_b(rows, columns, source, stride, packed, width):
+    """Deal out the columns to panels of ``width``, zeros behind the last."""
+    for i in range(rows):  # whole rows: memory behind the caches is best read in one stream
+        for j in range(0, columns, width):
+            panel_row = vector(packed, j * rows + i * width, width)
+            if columns - j >= width:
+                row = vector(source, i * stride + j, width)
+                for c in range(width):
+                    panel_row[c] = row[c]
+            else:
+                row = vector(source, i * stride + j, columns - j)
+                for c in range(columns - j):
+                    panel_row[c] = row[c]
+                for c in range(columns - j, width):
+                    panel_row[c] = 0
 
 
 @part
-def _transpose(rows, columns, source, stride, target, target_stride, fill):
-    """The same for the transposed of ``source`` (columns, rows), in square blocks."""
-    copy = matrix(target, 0, rows, target_stride)
+def _pack_transposed(rows, columns, source, stride, packed, width):
+    """One panel of the transposed of ``source`` (columns, rows), in square blocks."""
+    copy = matrix(packed, 0, rows, width)
     side = width_of(source)
     whole_rows, whole_columns = rows - rows % side, columns - columns % side
     for j in range(0, whole_columns, side):
         for i in range(0, whole_rows, side):
-            block = shifted(target, i * target_stride + j)
-            transpose(shifted(source, j * stride + i), stride, block, target_stride)
+            block = shifted(packed, i * width + j)
+            transpose(shifted(source, j * stride + i), stride, block, width)
     for j in range(columns):
         row = vector(source, j * stride, rows)
         for i in range(whole_rows if j < whole_columns else 0, rows):
             copy[i, j] = row[i]
     for i in range(rows):
-        for j in range(columns, fill):
+        for j in range(columns, width):
             copy[i, j] = 0
 
 
@@ -83,10 +96,13 @@ def gemm(
     (``start_row`` 0) or a vector of zeros (both strides 0). ``scratch`` has room for
     ``SCRATCH`` numbers.
     """
-    full = VECTORS * width_of(a)
-    # A copy pays where it is read again: b by many rows, a by many panels.
-    pack_b = b_column != 1 or (m >= 4 * ROWS and k * n > 16384)
-    pack_a = n > 2 * full and k > 64 and m >= ROWS
+    full, itemsize = VECTORS * width_of(a), VECTOR_BYTES // width_of(a)
+    # A copy pays where it is read again, b by many rows and a by many panels, and where what is
+    # copied would not stay in the L2 cache by itself or its rows would meet in one set of L1.
+    meet = b_k % (4096 // itemsize) == 0
+    large = k * n > (1 << 20) // itemsize or (meet and k > 64)
+    pack_b = b_column != 1 or (m >= 4 * ROWS and large)
+    pack_a = k > 64 and m >= ROWS and n > (16 * full if a_k == 1 else 2 * full)
     packed_a = shifted(scratch, BLOCK_K * BLOCK_N)
     for k0 in range(0, k, BLOCK_K):
         steps = min(BLOCK_K, k - k0)
@@ -97,25 +113,25 @@ def gemm(
             block_b, b_step, b_panel = shifted(b, k0 * b_k + n0), b_k, 1
             if pack_b:
                 block_b, b_step, b_panel = scratch, full, steps
-                for j in range(0, columns, full):
-                    source = shifted(b, k0 * b_k + (n0 + j) * b_column)
-                    pack = shifted(scratch, j * steps)
-                    if b_column == 1:
-                        _copy(steps, min(full, columns - j), source, b_k, pack, full, full)
-                    else:
-                        _transpose(
-                            steps, min(full, columns - j), source, b_column, pack, full, full
-                        )
+                source = shifted(b, k0 * b_k + n0 * b_column)
+                if b_column == 1:
+                    _pack_b(steps, columns, source, b_k, scratch, full)
+                else:
+                    for j in range(0, columns, full):
+                        _pack_transposed(
+                            steps, min(full, columns - j), shifted(source, j * b_column), b_column,
+                            shifted(scratch, j * steps), full,
+                        )  # fmt: skip
             for m0 in range(0, m, BLOCK_M):
                 rows = min(BLOCK_M, m - m0)
                 block_a, row_step, k_step = shifted(a, m0 * a_row + k0 * a_k), a_row, a_k
                 if pack_a and a_k == 1:
                     row_step, k_step = FAR, UNIT
-                    _copy(rows, steps, block_a, a_row, packed_a, row_step, steps)
+                    _pack_a(rows, steps, block_a, a_row, packed_a, row_step)
                     block_a = packed_a
                 elif pack_a:
                     row_step, k_step = UNIT, WIDE
-                    _copy(steps, rows, block_a, a_k, packed_a, k_step, rows)
+                    _pack_a(steps, rows, block_a, a_k, packed_a, k_step)
                     block_a = packed_a
                 for j in range(0, columns, full):
                     _panel(
