@@ -2,6 +2,10 @@
 
 ``param`` and ``grad`` are any stretch of the flat buffers; the optimizer's
 memory (velocities, moments) lies in stretches of the same size.
+
+Where gradients stay 0 that memory fades by a constant factor at each step, into
+the denormal numbers, which change nothing and take processors tens of times
+as long: there it is set to 0.
 """
 
 import numpy as np
@@ -55,10 +59,11 @@ def momentum_step(param, grad, velocity, learning_rate, momentum, nesterov):
     """
     rate = param.dtype.type(learning_rate)
     keep = param.dtype.type(momentum)
+    zero, tiny = param.dtype.type(0), np.finfo(param.dtype).tiny
     for i in range(param.size):
         push = rate * grad[i]
         v = keep * velocity[i] - push
-        velocity[i] = v
+        velocity[i] = zero if abs(v) < tiny else v
         param[i] += keep * v - push if nesterov else v
 
 
@@ -124,11 +129,12 @@ def adam_step(param, grad, m, v, learning_rate, beta1, beta2, epsilon, raw_epsil
     small = kind(epsilon * correction if raw_epsilon else epsilon)
     keep1, keep2 = kind(beta1), kind(beta2)
     new1, new2 = kind(1.0 - beta1), kind(1.0 - beta2)
+    zero, tiny = kind(0), np.finfo(param.dtype).tiny
     for i in range(param.size):
         first = keep1 * m[i] + new1 * grad[i]
         second = keep2 * v[i] + new2 * grad[i] * grad[i]
-        m[i] = first
-        v[i] = second
+        m[i] = zero if abs(first) < tiny else first
+        v[i] = zero if second < tiny else second
         param[i] -= rate * first / (np.sqrt(second) * root + small)
 
 
