@@ -95,7 +95,7 @@ class Network:
         fused = [op.name for op in OPS.values() if op.role == "activation"]
         plain = [n for n in losses if not any(n == f"{a}_{m}" for a in fused for m in losses)]
         self._loss = one_of("loss", loss, plain)
-        self.optimizer = optimizers.get(optimizer)
+        self._optimizer = optimizers.get(optimizer)
         self.seed = None if seed is None else whole("seed", seed, least=0)
         name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
         self.dtype = np.dtype(one_of("dtype", name, _DTYPES))
@@ -106,9 +106,8 @@ class Network:
                 raise ValueError(f"input_shape must agree with {self._input}, got ({fan_in},)")
             fan_in = self._input.width
         self.layers = chain
-        weights, self._shuffle = np.random.SeedSequence(self.seed).spawn(2)
-        self._weights_rng = np.random.default_rng(weights)
-        self._shuffle_rng = np.random.default_rng(self._shuffle)
+        streams = np.random.SeedSequence(self.seed).spawn(2)
+        self._weights_rng, self._shuffle_rng = map(np.random.default_rng, streams)
         self._plan: Plan | None = None
         for layer in chain:
             layer._owner = self
@@ -132,14 +131,30 @@ class Network:
 
     def _reset_optimizer(self) -> None:
         """Forget velocities, moments and the number of steps."""
-        rule, plan = self.optimizer.rule, self.plan
+        rule, plan = self._optimizer.rule, self.plan
         self._rule = np.zeros(1, RULE).view(np.recarray)
         self._rule.kind = list(RULES).index(rule)
         self._rule.parameters = plan.size
-        for name, value in self.optimizer.fields().items():
-            self._rule[name] = value
         self._state = _aligned(RULES[rule][1] * plan.size, self.dtype)
         self._grads = _aligned(plan.size, self.dtype)
+
+    def _follow_optimizer(self) -> None:
+        """Take over hyper-parameters that were changed since the last step."""
+        if list(RULES)[self._rule.kind[0]] != self._optimizer.rule:
+            self._reset_optimizer()  # another update, with another memory
+        for name, value in self._optimizer.fields().items():
+            self._rule[name] = value
+
+    @property
+    def optimizer(self) -> optimizers.Optimizer:
+        """The optimizer. Its hyper-parameters may be changed; a new one begins at step 0."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, value: str | optimizers.Optimizer) -> None:
+        self._optimizer = optimizers.get(value)
+        if self._plan is not None:
+            self._reset_optimizer()
 
     @property
     def plan(self) -> Plan:
@@ -291,6 +306,7 @@ class Network:
             self._check_validation(validation, plan)
         if self._plan is None:
             self._build(plan.fan_in)
+        self._follow_optimizer()
         plan, metric = self.plan, self._metric(pair)
         samples = len(pair[0].array)
         capacity = _capacity(min(batch_size, samples))

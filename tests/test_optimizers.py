@@ -77,6 +77,31 @@ class TestRules:
         np.testing.assert_allclose(raw[1], corrected[1])
 
 
+def test_an_optimizer_may_be_changed_or_replaced():
+    x, y = np.ones((4, 1)), np.zeros((4, 1))
+
+    def network(optimizer):
+        return fnn.Network([fnn.Dense(1)], input_shape=(1,), optimizer=optimizer, seed=0)
+
+    net = network(fnn.SGD(0.1))
+    net.optimizer.learning_rate = 1e-30
+    before = net.params.copy()
+    net.fit(x, y, verbose=0)
+    np.testing.assert_allclose(net.params, before, atol=1e-20)
+    net.optimizer.momentum = 0.9  # needs a velocity, which plain descent has none of
+    net.optimizer.learning_rate = 0.1
+    net.fit(x, y, epochs=3, verbose=0)
+    fresh = network(fnn.SGD(0.1, momentum=0.9))
+    fresh.fit(x, y, epochs=3, verbose=0)
+    np.testing.assert_allclose(net.params, fresh.params, rtol=1e-6)
+    net.optimizer = fnn.Adam(0.01, epsilon=0)
+    before = net.params.copy()
+    net.fit(x, y, verbose=0)
+    np.testing.assert_allclose(np.abs(net.params - before), 0.01, rtol=1e-4)
+    with pytest.raises(ValueError, match="optimizer must be one of"):
+        net.optimizer = "addam"
+
+
 def test_names_and_defaults():
     assert fnn.Adam().fields() == {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "raw_epsilon": 0}
     assert fnn.SGD().rule == "sgd" and fnn.SGD(momentum=0.5).rule == "momentum"
