@@ -5,10 +5,16 @@ instead of overwriting, forgets an element or writes beside its output fails.
 """
 
 import inspect
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fastnn.kernels import _tile
 from fastnn.kernels._kernel import JIT, KERNELS, Kernel, kernel
 from fastnn.kernels._op import OPS
 from fastnn.kernels.gemm import SCRATCH
@@ -140,6 +146,52 @@ def test_a_row_of_a_product_has_the_same_bits_alone(dtype):
         for i in range(m):
             KERNELS["matmul"].run(a[i : i + 1], b, scratch, alone)
             assert np.array_equal(whole[i], alone[0])
+
+
+MACHINES = {
+    "128 bits": {"FASTNN_VECTOR_BITS": "128"},
+    "256 bits": {"FASTNN_VECTOR_BITS": "256"},
+    "AVX2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"},
+    "SSE2": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"},
+}
+PRODUCTS = """
+import numpy as np
+from fastnn.kernels import _tile, gemm
+print(_tile.VECTOR_BITS, _tile.ROWS)
+rng = np.random.default_rng(0)
+for dtype in (np.float32, np.float64):
+    scratch = np.empty(gemm.SCRATCH, dtype)
+    sizes = [*range(1, 20), 31, 33, 67, 131, 521]
+    for m, k, n in [*((s, int(rng.choice(sizes)), int(rng.choice(sizes))) for s in 3 * sizes)]:
+        a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
+        exact, size = a.astype(float) @ b.astype(float), np.abs(a) @ np.abs(b)
+        for product, x, y in (
+            (gemm.matmul, a, b), (gemm.matmul_tn, a.T.copy(), b), (gemm.matmul_nt, a, b.T.copy())
+        ):
+            whole = np.full((m + 2, n), 7, dtype)
+            product(x, y, scratch, whole[1:-1])
+            error = np.abs(whole[1:-1] - exact)
+            assert (error <= (k + 4) * np.finfo(dtype).eps * size).all(), (m, k, n, dtype)
+            assert (whole[[0, -1]] == 7).all()
+"""
+
+
+@pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: nothing is compiled")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the machines are kinds of x86-64")
+@pytest.mark.parametrize("machine", MACHINES)
+def test_products_on_other_machines(machine):
+    """Every vector width and number of registers, by code for other processors."""
+    run = subprocess.run(
+        [sys.executable, "-c", PRODUCTS],
+        env=os.environ | MACHINES[machine],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    bits, rows = map(int, run.stdout.split())
+    assert bits == {"128 bits": 128, "256 bits": 256, "AVX2": 256, "SSE2": 128}[machine]
+    assert rows == (6 if machine in ("AVX2", "SSE2") else _tile.ROWS)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
