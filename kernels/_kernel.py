@@ -25,9 +25,12 @@ JIT = (
     not config.DISABLE_JIT
 )  # NUMBA_DISABLE_JIT=1: every kernel runs as plain Python, for debuggers and coverage
 
-# Lets LLVM reorder sums, which is what vectorises them. Leaves out "nnan" and
-# "ninf", so that NaN and inf stay visible.
-FASTMATH = frozenset({"reassoc", "contract", "arcp", "afn", "nsz"})
+# Multiply and add may be one instruction. Nothing else: an element must come out the same in a
+# vector and in the rest behind the last one, however the array was cut for threads or batches.
+FASTMATH = frozenset({"contract"})
+# For sums within a row, which only vectorise in another order: a row is never cut. Without "nnan"
+# and "ninf", so that NaN and inf stay visible.
+SUMS = FASTMATH | {"reassoc", "nsz"}
 # error_model="numpy": a division that must check for zero is not vectorised.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 
@@ -50,28 +53,29 @@ class Kernel(NamedTuple):
 KERNELS: dict[str, Kernel] = {}
 
 
-def compiled(function: Callable) -> Any:
+def compiled(function: Callable | None = None, *, fastmath=FASTMATH) -> Any:
     """Compile a function that Python calls; nothing is registered."""
+    if function is None:
+        return lambda function: compiled(function, fastmath=fastmath)
     if not JIT:
         return function
-    dispatcher = njit(fastmath=set(FASTMATH), **OPTIONS)(function)
+    dispatcher = njit(fastmath=set(fastmath), **OPTIONS)(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 
 
-def part(function: Callable | None = None, *, fastmath=FASTMATH, inline: bool = False) -> Any:
+def part(function: Callable | None = None, *, inline: bool = False) -> Any:
     """Compile a function that other compiled functions call, and Python never does.
 
     It becomes part of their code and has none of its own: no entry for Python, no place in
-    the cache, half the time to compile. ``fastmath`` narrows the flags where the order of
-    operations carries the precision. ``inline`` has LLVM inline the function into its
+    the cache, half the time to compile. ``inline`` has LLVM inline the function into its
     callers, where it keeps its own flags.
     """
     if function is None:
-        return lambda function: part(function, fastmath=fastmath, inline=inline)
+        return lambda function: part(function, inline=inline)
     if not JIT:
         return function
-    dispatcher = njit(fastmath=set(fastmath), forceinline=inline, **OPTIONS)(function)
+    dispatcher = njit(fastmath=set(FASTMATH), forceinline=inline, **OPTIONS)(function)
 
     def without_code(flags: Any) -> Any:
         flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
@@ -87,7 +91,13 @@ def part(function: Callable | None = None, *, fastmath=FASTMATH, inline: bool = 
     return dispatcher
 
 
-def kernel(signature: str, *, reference: Callable, sample: Callable | None = None) -> Callable:
+def kernel(
+    signature: str,
+    *,
+    reference: Callable,
+    sample: Callable | None = None,
+    fastmath: frozenset[str] = FASTMATH,
+) -> Callable:
     """Compile a function and record it in ``KERNELS`` with its reference.
 
     Parameters
@@ -100,6 +110,8 @@ def kernel(signature: str, *, reference: Callable, sample: Callable | None = Non
     sample : callable, optional
         ``sample(arguments, rng)`` changes random arguments into ones of the
         kernel's domain, where random normal numbers are not.
+    fastmath : set of str, default FASTMATH
+        ``SUMS`` for a kernel that sums within a row.
     """
     arguments, _, writes = signature.partition("->")
     shapes = {
@@ -115,7 +127,8 @@ def kernel(signature: str, *, reference: Callable, sample: Callable | None = Non
             raise TypeError(f"{name}: a kernel needs a numpy reference, got {reference!r}")
         if name in KERNELS:
             raise TypeError(f"{name}: a kernel of this name is registered already")
-        KERNELS[name] = Kernel(compiled(function), reference, shapes, tuple(writes.split()), sample)
+        run = compiled(function, fastmath=fastmath)
+        KERNELS[name] = Kernel(run, reference, shapes, tuple(writes.split()), sample)
         return KERNELS[name].run
 
     return register

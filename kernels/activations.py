@@ -9,7 +9,8 @@ used by its name in ``Dense(..., activation="name")`` and is tested at once.
 
 import numpy as np
 
-from ._kernel import kernel, part
+from ._kernel import SUMS, kernel, part
+from ._memory import pointer, vector
 from ._op import op, row_values, rows
 from .elementary import exp_value, sigmoid_value, tanh_value
 
@@ -219,37 +220,50 @@ def softmax_reference(x):
     return e / e.sum(axis=1, keepdims=True)
 
 
-@kernel("x(batch,n) out(batch,n) -> out", reference=softmax_reference)
+@kernel("x(batch,n) out(batch,n) -> out", reference=softmax_reference, fastmath=SUMS)
 def softmax_forward(x, out):
     """``out = exp(x - max) / sum of exp(x - max)`` in each row.
 
     Source: Bridle (1990), "Probabilistic interpretation of feedforward classification
     network outputs"; Nielsen, chapter 3, eq. 78.
     """
-    for b in range(len(x)):
-        softmax_row(x[b], out[b])
+    exponentials(x, out)
+    batch, n = x.shape
+    for b in range(batch):
+        total = x.dtype.type(0)
+        for c in range(n):
+            total += out[b, c]
+        share = x.dtype.type(1) / total
+        for c in range(n):
+            out[b, c] *= share
 
 
 @part
-def softmax_row(x, out):
-    """Softmax of one row; returns the logarithm's two parts, the maximum and the sum."""
-    top = x[0]
-    for c in range(1, x.size):
-        top = x[c] if x[c] > top or x[c] != x[c] else top
-    total = x.dtype.type(0)
-    for c in range(x.size):
-        out[c] = exp_value(x[c] - top)
-    for c in range(x.size):
-        total += out[c]
-    share = x.dtype.type(1) / total
-    for c in range(x.size):
-        out[c] *= share
-    return top, total
+def exponentials(x, out):
+    """``out = exp(x - max)`` in each row, in one loop over all rows: a row may be short."""
+    batch, n = x.shape
+    for b in range(batch):
+        top = largest(x[b])
+        for c in range(n):
+            out[b, c] = x[b, c] - top
+    flat = vector(pointer(out), 0, out.size)
+    for i in range(flat.size):
+        flat[i] = exp_value(flat[i])
+
+
+@part(inline=True)
+def largest(row):
+    """The largest value of a row, or NaN if there is one."""
+    top = row[0]
+    for c in range(1, row.size):
+        top = row[c] if row[c] > top or row[c] != row[c] else top
+    return top
 
 
 @kernel(
     "grad_out(batch,n) out(batch,n) grad_x(batch,n) -> grad_x",
     reference=lambda grad_out, out: out * (grad_out - (grad_out * out).sum(axis=1, keepdims=True)),
+    fastmath=SUMS,
 )
 def softmax_backward(grad_out, out, grad_x):
     """``grad_x = out * (grad_out - sum of grad_out * out)`` in each row."""

@@ -37,7 +37,7 @@ from ._kernel import kernel, part
 
 # A sum that is reordered here loses the digits it was arranged to keep. These flags stay with the
 # code when it is inlined into a kernel, whose own loops may still be reordered.
-accurate = part(fastmath={"contract"}, inline=True)
+accurate = part(inline=True)
 
 
 def by_format(single: Callable, double: Callable) -> Callable:

@@ -10,9 +10,9 @@ into one-hot rows where the batch was gathered.
 
 import numpy as np
 
-from ._kernel import kernel, part
+from ._kernel import SUMS, kernel, part
 from ._op import op, row_values, rows
-from .activations import sigmoid_reference, softmax_reference, softmax_row
+from .activations import exponentials, largest, sigmoid_reference, softmax_reference
 from .elementary import exp_value, log1p_value, log_value, sigmoid_value
 
 
@@ -48,6 +48,7 @@ def softmax_cross_entropy_forward_reference(x, target):
     "x(batch,n) target(batch,n) prob(batch,n) out(batch) -> prob out",
     reference=softmax_cross_entropy_forward_reference,
     sample=with_labels,
+    fastmath=SUMS,
 )
 def softmax_cross_entropy_forward(x, target, prob, out):
     """``out = -sum of target * log(softmax(x))``, with ``prob = softmax(x)`` kept.
@@ -56,12 +57,17 @@ def softmax_cross_entropy_forward(x, target, prob, out):
     small that its logarithm is lost. Source: Bridle (1990); Nielsen, chapter 3, eq. 80.
     """
     batch, n = x.shape
+    exponentials(x, prob)
     for b in range(batch):
-        top, total = softmax_row(x[b], prob[b])
-        log_total = log_value(total)
+        total = x.dtype.type(0)
+        for c in range(n):
+            total += prob[b, c]
+        share = x.dtype.type(1) / total
+        top, log_total = largest(x[b]), log_value(total)
         loss = x.dtype.type(0)
         for c in range(n):
             loss += target[b, c] * (log_total - (x[b, c] - top))
+            prob[b, c] *= share
         out[b] = loss
 
 
@@ -71,6 +77,7 @@ def softmax_cross_entropy_forward(x, target, prob, out):
         (prob * target.sum(axis=1, keepdims=True) - target) * scale
     ),
     sample=with_labels,
+    fastmath=SUMS,
 )
 def softmax_cross_entropy_backward(prob, target, scale, grad_x):
     """``grad_x = (prob - target) * scale``, for targets that sum to 1."""
@@ -132,6 +139,7 @@ def sigmoid_binary_cross_entropy_forward_reference(x, target):
     "x(batch,n) target(batch,n) prob(batch,n) out(batch) -> prob out",
     reference=sigmoid_binary_cross_entropy_forward_reference,
     sample=with_chances,
+    fastmath=SUMS,
 )
 def sigmoid_binary_cross_entropy_forward(x, target, prob, out):
     """``out = mean of -target log p - (1 - target) log(1 - p)``, ``p = sigmoid(x)`` kept.
@@ -232,6 +240,7 @@ def probabilities(arguments, rng):
     "x(batch,n) target(batch,n) out(batch) -> out",
     reference=cross_entropy_forward_reference,
     sample=probabilities,
+    fastmath=SUMS,
 )
 def cross_entropy_forward(x, target, out):
     """``out = -sum of target * log(x)``; nothing is clipped: an impossible truth costs inf."""
@@ -305,6 +314,7 @@ def chances(arguments, rng):
     "x(batch,n) target(batch,n) out(batch) -> out",
     reference=binary_cross_entropy_forward_reference,
     sample=chances,
+    fastmath=SUMS,
 )
 def binary_cross_entropy_forward(x, target, out):
     """``out = mean of -target log x - (1 - target) log(1 - x)``, ``0 log 0`` being 0."""
@@ -365,6 +375,7 @@ op(
 @kernel(
     "x(batch,n) target(batch,n) out(batch) -> out",
     reference=lambda x, target: ((x - target) ** 2).mean(axis=1),
+    fastmath=SUMS,
 )
 def mse_forward(x, target, out):
     """``out = mean of (x - target)**2``."""
@@ -408,6 +419,7 @@ op("mse", "loss", forward=mse, backward=mse_grad, targets="numbers")
 @kernel(
     "x(batch,n) target(batch,n) out(batch) -> out",
     reference=lambda x, target: ((x - target) ** 2).sum(axis=1) / 2,
+    fastmath=SUMS,
 )
 def quadratic_forward(x, target, out):
     """``out = half the sum of (x - target)**2``. Source: Nielsen, chapter 1, eq. 6."""
@@ -451,6 +463,7 @@ op("quadratic", "loss", forward=quadratic, backward=quadratic_grad, targets="num
 @kernel(
     "x(batch,n) target(batch,n) out(batch) -> out",
     reference=lambda x, target: np.abs(x - target).mean(axis=1),
+    fastmath=SUMS,
 )
 def mae_forward(x, target, out):
     """``out = mean of |x - target|``."""
@@ -521,6 +534,7 @@ op("categorical_accuracy", "metric", forward=categorical_accuracy)
     "x(batch,n) target(batch,n) out(batch) -> out",
     reference=lambda x, target: ((x > 0.5) == (target > 0.5)).mean(axis=1),
     sample=with_chances,
+    fastmath=SUMS,
 )
 def binary_accuracy_forward(x, target, out):
     """``out = share of the outputs on the target's side of one half``."""

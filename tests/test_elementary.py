@@ -7,7 +7,7 @@ import pytest
 from numba import config, njit
 
 from fastnn.kernels import activations, elementary
-from fastnn.kernels._kernel import FASTMATH, JIT, OPTIONS
+from fastnn.kernels._kernel import JIT, OPTIONS, SUMS
 
 BITS = {np.float32: np.uint32, np.float64: np.uint64}
 LONG = np.finfo(np.longdouble).nmant >= 63
@@ -142,7 +142,7 @@ def test_the_same_bits_at_every_place(name, dtype):
 @each_function
 def test_loops_are_vectorised(name, dtype):
     # Compiled here: numba does not show code that comes from the cache.
-    loop = njit(fastmath=set(FASTMATH), **OPTIONS)(KERNELS[name].py_func)
+    loop = njit(fastmath=set(SUMS), **OPTIONS)(KERNELS[name].py_func)
     loop(np.ones(1, dtype), np.ones(1, dtype))
     (code,) = loop.inspect_llvm().values()
     word = {np.float32: "float", np.float64: "double"}[dtype]

@@ -115,7 +115,8 @@ def test_cross_entropy_is_exact_for_any_logits():
     )
     net.params = [*np.eye(3).ravel(), 0, 0, 0]
     assert net.evaluate([[1000.0, 0, -1000]], [2])["loss"] == 2000
-    assert net.evaluate([[50.0, 0, 0]], [0])["loss"] == pytest.approx(2 * np.exp(-50), rel=1e-12)
+    loss = net.evaluate([[1010.0, 1000, 1000]], [0])["loss"]
+    assert loss == pytest.approx(np.log1p(2 * np.exp(-10)), rel=1e-11)
 
 
 def test_mae_descends():
