@@ -330,21 +330,27 @@ def test_ctrl_c_leaves_a_network_that_goes_on(data, monkeypatch):
 @pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: nothing holds signals back")
 def test_ctrl_c_is_heard_at_once():
     program = (
-        "import numpy as np, fastnn as fnn, sys\n"
+        "import numpy as np, fastnn as fnn, signal\n"
+        # a shell that starts tests in the background has Ctrl-C ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "net = fnn.Network([fnn.Dense(300, 'relu'), fnn.Dense(1)], seed=0)\n"
         "x = np.ones((20000, 300), np.float32)\n"
         "net.fit(x[:10], x[:10, 0], verbose=0); print('ready', flush=True)\n"
         "try: net.fit(x, x[:, 0], epochs=10**6, verbose=0)\n"
         "except KeyboardInterrupt: print(np.isfinite(net.params).all())\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert child.stdout.readline() == "ready\n"
-    time.sleep(0.3)
-    began = time.perf_counter()
-    child.send_signal(signal.SIGINT)
-    out, _ = child.communicate(timeout=30)
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(0.3)
+            began = time.perf_counter()
+            child.send_signal(signal.SIGINT)
+            out, _ = child.communicate(timeout=30)
+        finally:
+            child.kill()
     assert out == "True\n"
-    assert time.perf_counter() - began < 2  # the end of the process included
+    assert time.perf_counter() - began < 5  # the end of the process included
 
 
 # Looking inside
