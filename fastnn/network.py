@@ -486,6 +486,6 @@ def _capacity(rows: int) -> int:
 
 def _row_slices(samples: int, plan: Plan) -> Any:
     """Row numbers in pieces of some tens of milliseconds, so that Ctrl-C is heard."""
-    step = max(_BLOCK, 1_000_000_000 // max(1, plan.size + plan.row_size) // _BLOCK * _BLOCK)
+    step = max(_BLOCK, (1 << 27) // (plan.size + plan.row_size) // _BLOCK * _BLOCK)
     for start in range(0, samples, step):
         yield np.arange(start, min(start + step, samples))

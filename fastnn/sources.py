@@ -1,9 +1,9 @@
 """The user's arrays: checked, described, and never copied whole.
 
 A `Source` is one array as the gathering kernels see it: where it lies, its
-dtype and strides, and how a value becomes the network's. Arrays in a dtype
-that no kernel reads (another byte order, float16, long double) are converted
-a slice of training at a time.
+dtype and strides, and how a value becomes the network's. Arrays that no
+kernel reads (another byte order, float16, long double, not aligned) are
+converted a slice of training at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Source(NamedTuple):
     @property
     def readable(self) -> bool:
         """Whether compiled code reads the array as it is."""
-        return self.array.dtype.isnative and self.array.dtype.name in _READABLE
+        dtype = self.array.dtype
+        return dtype.isnative and dtype.name in _READABLE and self.array.flags.aligned
 
     def arrays(self, order: np.ndarray) -> dict[str, Any]:
         """Arguments of the gathering kernel, but for its output."""
