@@ -121,13 +121,24 @@ class Network:
         plan = Plan(self.layers, fan_in, self._loss)
         params = _aligned(plan.size, self.dtype)
         for parameter in plan.parameters:
-            layer = self.layers[parameter.layer]
-            view = parameter.of(params)
-            width = plan.widths[parameter.layer]
-            view[...] = layer.initial(parameter.name, self._weights_rng, width)
-            layer._views[parameter.name] = view
+            layer, width = self.layers[parameter.layer], plan.widths[parameter.layer]
+            initial = layer.initial(parameter.name, self._weights_rng, width)
+            parameter.of(params)[...] = initial
         self._plan, self._params = plan, params
+        self._hand_out_views()
         self._reset_optimizer()
+
+    def _hand_out_views(self) -> None:
+        """Give every layer its views of the parameters."""
+        for parameter in self.plan.parameters:
+            view = parameter.of(self._params)
+            self.layers[parameter.layer]._views[parameter.name] = view
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Join the layers of a copy to its parameters again."""
+        self.__dict__.update(state)
+        if self._plan is not None:
+            self._hand_out_views()
 
     def _reset_optimizer(self) -> None:
         """Forget velocities, moments and the number of steps."""

@@ -29,7 +29,7 @@ params: 23 values; work: 18 values per batch row
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -124,6 +124,10 @@ class Plan:
                 row[field] = value
         trained = [i for i, row in enumerate(self.rows) if op_of(row).gradient]
         self.first = trained[0] + 1 if trained else len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs: addresses are those of one process."""
+        return self.__dict__ | {"addressed": {}}
 
     def _region(self, width: int) -> int:
         """Room in ``work`` for so many values per batch row."""

@@ -1,6 +1,8 @@
 """The network as its users meet it: training, continuing, stopping, looking inside."""
 
+import copy
 import io
+import pickle
 import signal
 import subprocess
 import sys
@@ -351,6 +353,18 @@ def test_ctrl_c_is_heard_at_once():
             child.kill()
     assert out == "True\n"
     assert time.perf_counter() - began < 5  # the end of the process included
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_goes_its_own_way(data, copied):
+    net = classifier()
+    net.fit(*data, epochs=2, batch_size=10, verbose=0)
+    twin = copied(net)
+    for one in (net, twin):
+        one.fit(*data, epochs=2, batch_size=10, verbose=0)
+    assert np.array_equal(net.params, twin.params)
+    twin.layers[0].weight[:] = 0
+    assert not twin.params[:16].any() and net.params[:16].any()
 
 
 # Looking inside
