@@ -92,9 +92,9 @@ class Network:
         self._input = chain[0] if isinstance(chain[0], Input) else None
         chain = chain if self._input is None else chain[1:]
         losses = [op.name for op in OPS.values() if op.role == "loss"]
-        fused = [op.name for op in OPS.values() if op.role == "activation"]
-        plain = [n for n in losses if not any(n == f"{a}_{m}" for a in fused for m in losses)]
-        self._loss = one_of("loss", loss, plain)
+        activations = [op.name for op in OPS.values() if op.role == "activation"]
+        fused = {f"{activation}_{loss}" for activation in activations for loss in losses}
+        self._loss = one_of("loss", loss, [name for name in losses if name not in fused])
         self._optimizer = optimizers.get(optimizer)
         self.seed = None if seed is None else whole("seed", seed, least=0)
         name = dtype if isinstance(dtype, str) else np.dtype(dtype).name

@@ -173,10 +173,6 @@ class Plan:
         rows[-1].kind = OPS[metric].kind
         return rows
 
-    def layer_of(self, offset: int) -> int:
-        """Number of the layer that the parameter at this offset belongs to."""
-        return next(p.layer for p in reversed(self.parameters) if p.offset <= offset)
-
     def __str__(self) -> str:
         heads = ["#", "op", "layer", "when", *_COLUMNS, "fan_in", "fan_out"]
         table = [heads]

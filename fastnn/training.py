@@ -11,7 +11,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TextIO
 
 import numpy as np
@@ -224,11 +224,10 @@ def run(
     pace = Pace()
     batches = -(-samples // batch_size)
     parts: list[np.ndarray] = []  # losses and metrics of the batches of the epoch so far
+    running = np.zeros(2)  # their sums, near enough to show along the way
 
-    def means(rows: int) -> dict[str, float]:
-        # Exact sums: where the epoch was cut into slices, a matter of time, must not show.
-        sums = [math.fsum(values) for values in np.concatenate(parts, axis=1)]
-        values = {"loss": sums[0] / rows, metric: sums[1] / rows}
+    def means(sums: Sequence[float] | np.ndarray, rows: int) -> dict[str, float]:
+        values = {"loss": float(sums[0]) / rows, metric: float(sums[1]) / rows}
         return {name: value for name, value in values.items() if name}
 
     try:
@@ -247,14 +246,20 @@ def run(
                 )
             for begin in range(0, count, batches):  # each epoch that the slice touches
                 parts.append(scores[:, begin : begin + batches])
+                running += parts[-1].sum(axis=1)
                 reached = piece.batch + parts[-1].shape[1]
-                shown = means(min(reached * batch_size, samples))
+                shown = means(running, min(reached * batch_size, samples))
                 if reached == batches:
+                    # Exact sums: where the epoch was cut into slices, a matter of time, must
+                    # not show in the history.
+                    exact = [math.fsum(values) for values in np.concatenate(parts, axis=1)]
+                    shown = means(exact, samples)
                     if validate is not None:
                         shown.update({f"val_{name}": v for name, v in validate().items()})
                     history.add(shown)
                     reporter.epoch(len(history.epoch), shown)
                     parts.clear()
+                    running[:] = 0
             position = piece.epoch * batches + piece.batch + count
             reporter.progress(position / (epochs * batches), len(history.epoch), shown)
     finally:
