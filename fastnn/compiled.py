@@ -6,16 +6,30 @@ loaded from the cache, when a plan that has it first runs.
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
 
+from fastnn._threads import together
 from fastnn.kernels import gather, run
 from fastnn.kernels._kernel import JIT
-from fastnn.kernels._op import EVALUATE, PREDICT, SOURCE, TRAIN, address, op_of, source_dtype
-from fastnn.kernels.optimizers import RULES
+from fastnn.kernels._op import (
+    EVALUATE,
+    PREDICT,
+    SOURCE,
+    TRAIN,
+    Buffers,
+    address,
+    op_of,
+    source_dtype,
+)
+from fastnn.kernels.optimizers import RULES, all_finite
 from fastnn.plan import Plan
 from fastnn.sources import Source
+
+CACHED = 1 << 20  # bytes of weights that stay in the L2 cache of a processor
+CACHED_ROWS = 48 << 10  # bytes of a block's rows, in the buffers work and grad_work
+LEAST_ROWS = 48  # a multiple of the height of all tiles
 
 _GATHER = {"gather_rows": gather.numbers, "gather_labels": gather.labels}
 # Compiled code never warns; without the compiler the same code would.
@@ -70,15 +84,33 @@ def readable(
     return [source.taken(order, dtype) for source in sources], np.arange(order.size)
 
 
+def block_of(plan: Plan, capacity: int, dtype: np.dtype) -> int:
+    """Rows that go through the network together: what they leave should stay in the cache.
+
+    A network whose weights do not is read once for all rows.
+    """
+    if plan.size * dtype.itemsize > CACHED:
+        return capacity
+    fitting = CACHED_ROWS // (2 * plan.row_size * dtype.itemsize)
+    return max(LEAST_ROWS, fitting // LEAST_ROWS * LEAST_ROWS)
+
+
 @quiet
 def gradients(
-    plan: Plan, metric: str, sources: list[Source], buffers: Any, capacity: int, order: np.ndarray
-) -> tuple[float, float]:
+    plan: Plan,
+    metric: str,
+    sources: list[Source],
+    buffers: Buffers,
+    capacity: int,
+    order: np.ndarray,
+    threads: int,
+) -> None:
     """As `fastnn.kernels.run.gradients`."""
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
-    rows = addressed(plan, metric, dtype, TRAIN)
-    return run.gradients(rows, records(sources, dtype), buffers, capacity, order)
+    rows, table = addressed(plan, metric, dtype, TRAIN), records(sources, dtype)
+    block = block_of(plan, capacity, dtype)
+    together(threads, run.gradients, rows, table, buffers, capacity, block, order)
 
 
 @quiet
@@ -87,42 +119,71 @@ def train(
     metric: str,
     rule: np.recarray,
     sources: list[Source],
-    buffers: Any,
+    buffers: Buffers,
     capacity: int,
     order: np.ndarray,
-    *batches: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    rates: np.ndarray,
+    losses: np.ndarray,
+    metrics: np.ndarray,
+    threads: int,
 ) -> int:
-    """As `fastnn.kernels.run.train`."""
+    """As `fastnn.kernels.run.train`.
+
+    Parameters that are not finite are found here, once for all batches of a call.
+    """
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
-    rows = addressed(plan, metric, dtype, TRAIN)
+    rows, table = addressed(plan, metric, dtype, TRAIN), records(sources, dtype)
     rule.update = address(_UPDATES[rule.kind[0]], dtype, rule.dtype)
-    table = records(sources, dtype)
-    return run.train(rows, rule, table, buffers, capacity, plan.first, order, *batches)
+    rules = rule.repeat(threads)
+    block = block_of(plan, capacity, dtype)
+    done = together(
+        threads, run.train, rows, rules, table, buffers, capacity, block, plan.first,
+        order, starts, stops, rates, losses, metrics,
+    )  # fmt: skip
+    rule[0] = rules[0]
+    if done == len(starts) and not all_finite(buffers.params):
+        return done - 1
+    return done
 
 
 @quiet
 def evaluate(
-    plan: Plan, metric: str, sources: list[Source], buffers: Any, capacity: int, order: np.ndarray
+    plan: Plan,
+    metric: str,
+    sources: list[Source],
+    buffers: Buffers,
+    capacity: int,
+    order: np.ndarray,
+    threads: int,
 ) -> tuple[float, float]:
-    """As `fastnn.kernels.run.evaluate`."""
+    """As `fastnn.kernels.run.evaluate`, with the sums of all blocks added up."""
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
-    rows = addressed(plan, metric, dtype, EVALUATE)
-    return run.evaluate(rows, records(sources, dtype), buffers, capacity, order)
+    rows, table = addressed(plan, metric, dtype, EVALUATE), records(sources, dtype)
+    sums = np.zeros((2, -(-order.size // capacity)))
+    room = capacity * plan.row_size
+    together(threads, run.evaluate, rows, table, buffers, capacity, room, order, *sums)
+    return math.fsum(sums[0]), math.fsum(sums[1])
 
 
 @quiet
 def predict(
     plan: Plan,
     sources: list[Source],
-    buffers: Any,
+    buffers: Buffers,
     capacity: int,
     order: np.ndarray,
     out: np.ndarray,
+    threads: int,
 ) -> None:
     """As `fastnn.kernels.run.predict`."""
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
-    rows = addressed(plan, "", dtype, PREDICT)
-    run.predict(rows, records(sources, dtype), buffers, capacity, order, plan.out, out)
+    rows, table = addressed(plan, "", dtype, PREDICT), records(sources, dtype)
+    room = capacity * plan.row_size
+    together(
+        threads, run.predict, rows, table, buffers, capacity, room, order, plan.out, out
+    )

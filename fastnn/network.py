@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn import compiled, optimizers, reference, sources, training
+from fastnn import _threads, compiled, optimizers, reference, sources, training
 from fastnn._check import one_of, whole
 from fastnn.kernels._op import LOSS, METRIC, OPS, RULE, Buffers, op_of
 from fastnn.kernels.gemm import SCRATCH
@@ -49,6 +49,11 @@ class Network:
         Of parameters and arithmetic; losses and metrics are summed in float64.
     backend : {"compiled", "numpy"}
         Numba kernels, or their numpy references: slow, for reading and debugging.
+    threads : int, optional
+        Threads of the compiled backend; any number gives the same bits. By default the
+        environment variable ``FASTNN_NUM_THREADS``, or as many of the processors this
+        process may use as the work of a step keeps busy: small networks are trained faster
+        by one.
 
     Attributes
     ----------
@@ -87,6 +92,7 @@ class Network:
         seed: int | None = None,
         dtype: str | np.dtype | type = "float32",
         backend: str = "compiled",
+        threads: int | None = None,
     ) -> None:
         chain = _chain(layers)
         self._input = chain[0] if isinstance(chain[0], Input) else None
@@ -100,6 +106,7 @@ class Network:
         name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
         self.dtype = np.dtype(one_of("dtype", name, _DTYPES))
         self.backend = one_of("backend", backend, _BACKENDS)
+        self.threads = None if threads is None else whole("threads", threads)
         fan_in = None if input_shape is None else input_width("input_shape", input_shape)
         if self._input is not None:
             if fan_in not in (None, self._input.width):
@@ -247,11 +254,15 @@ class Network:
             return "categorical_accuracy"
         return self.plan.loss.metric
 
-    def _buffers(self, capacity: int, training: bool) -> Buffers:
-        """Buffers for batches of so many rows; parameters and optimizer are shared."""
+    def _buffers(self, capacity: int, threads: int, training: bool) -> Buffers:
+        """Buffers for batches of so many rows; parameters and optimizer are shared.
+
+        Threads that train share a batch, those that only look have one each.
+        """
         none = np.empty(0, self.dtype)
-        work = _aligned(capacity * self.plan.row_size, self.dtype)
-        scratch = _aligned(SCRATCH, self.dtype) if self.backend == "compiled" else none
+        batches = 1 if training else threads
+        work = _aligned(batches * capacity * self.plan.row_size, self.dtype)
+        scratch = _aligned(threads * SCRATCH, self.dtype) if self.backend == "compiled" else none
         if not training:
             return Buffers(self._params, none, work, none, none, scratch)
         grad_work = _aligned(len(work), self.dtype)
@@ -321,13 +332,16 @@ class Network:
         plan, metric = self.plan, self._metric(pair)
         samples = len(pair[0].array)
         capacity = _capacity(min(batch_size, samples))
-        buffers = self._buffers(capacity, training=True)
+        threads = _threads.training(self.threads, plan, capacity)
+        buffers = self._buffers(capacity, threads, training=True)
         engine = self._engine()
 
         def train(piece: Slice, losses: np.ndarray, metrics: np.ndarray) -> int:
             rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
             batches = (piece.order, piece.starts, piece.stops, rates, losses, metrics)
-            return engine.train(plan, metric, self._rule, pair, buffers, capacity, *batches)
+            return engine.train(
+                plan, metric, self._rule, pair, buffers, capacity, *batches, threads
+            )
 
         return training.run(
             train=train,
@@ -393,9 +407,10 @@ class Network:
         samples = len(source.array)
         capacity = _capacity(min(_BLOCK, samples))
         out = np.empty((samples, plan.fan_out), self.dtype)
-        buffers, engine = self._buffers(capacity, training=False), self._engine()
+        threads = _threads.looking(self.threads, plan, samples)
+        buffers, engine = self._buffers(capacity, threads, training=False), self._engine()
         for rows in _row_slices(samples, plan):
-            engine.predict(plan, [source], buffers, capacity, rows, out[rows[0] :])
+            engine.predict(plan, [source], buffers, capacity, rows, out[rows[0] :], threads)
         return out
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
@@ -421,10 +436,11 @@ class Network:
         metric = self._metric(pair)
         samples = len(pair[0].array)
         capacity = _capacity(min(_BLOCK, samples))
-        buffers, engine = self._buffers(capacity, training=False), self._engine()
+        threads = _threads.looking(self.threads, plan, samples)
+        buffers, engine = self._buffers(capacity, threads, training=False), self._engine()
         sums = np.zeros(2)
         for order in _row_slices(samples, plan):
-            sums += engine.evaluate(plan, metric, pair, buffers, capacity, order)
+            sums += engine.evaluate(plan, metric, pair, buffers, capacity, order, threads)
         result = {"loss": float(sums[0] / samples), "accuracy": float(sums[1] / samples)}
         return result if metric else {"loss": result["loss"]}
 
@@ -451,9 +467,10 @@ class Network:
         pair, _ = self._pair(x, y)
         samples = len(pair[0].array)
         capacity = _capacity(samples)
-        shared = self._buffers(capacity, training=True)
+        threads = _threads.training(self.threads, plan, capacity)
+        shared = self._buffers(capacity, threads, training=True)
         buffers = shared._replace(grads=_aligned(plan.size, self.dtype))
-        self._engine().gradients(plan, "", pair, buffers, capacity, np.arange(samples))
+        self._engine().gradients(plan, "", pair, buffers, capacity, np.arange(samples), threads)
         result = {p.title: p.of(buffers.grads) for p in plan.parameters}
         result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, -1)
         return result
@@ -497,6 +514,6 @@ def _capacity(rows: int) -> int:
 
 def _row_slices(samples: int, plan: Plan) -> Any:
     """Row numbers in pieces of some tens of milliseconds, so that Ctrl-C is heard."""
-    step = max(_BLOCK, (1 << 27) // (plan.size + plan.row_size) // _BLOCK * _BLOCK)
+    step = max(_BLOCK, (1 << 28) // (plan.size + plan.row_size) // _BLOCK * _BLOCK)
     for start in range(0, samples, step):
         yield np.arange(start, min(start + step, samples))

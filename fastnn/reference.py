@@ -1,8 +1,8 @@
 """The same plan in plain numpy: every kernel replaced by its reference formula.
 
 Slow, short, and the judge of the compiled path in every test. It takes what
-the compiled interpreter (`fastnn.kernels.run`) takes and does the same, one op
-at a time. A formula finds its arrays by name: ``weight`` lies in ``params``,
+the compiled backend (`fastnn.compiled`) takes and does the same, one op
+at a time and in one thread. A formula finds its arrays by name: ``weight`` lies in ``params``,
 ``grad_weight`` at the same place in ``grads``; ``x`` in ``work``, ``grad_x``
 at the same place in ``grad_work``.
 """
@@ -115,11 +115,17 @@ def differentiate(
 
 @quiet
 def gradients(
-    plan: Plan, metric: str, sources: Any, buffers: Any, capacity: int, order: np.ndarray
-) -> tuple[float, float]:
-    """As `fastnn.kernels.run.gradients`."""
+    plan: Plan,
+    metric: str,
+    sources: Any,
+    buffers: Any,
+    capacity: int,
+    order: np.ndarray,
+    threads: int = 1,
+) -> None:
+    """As `fastnn.compiled.gradients`."""
     batch = Batch(buffers, order.size, capacity)
-    return differentiate(plan.for_metric(metric), sources, batch, order, 0)
+    differentiate(plan.for_metric(metric), sources, batch, order, 0)
 
 
 @quiet
@@ -136,8 +142,9 @@ def train(
     rates: np.ndarray,
     losses: np.ndarray,
     metrics: np.ndarray,
+    threads: int = 1,
 ) -> int:
-    """As `fastnn.kernels.run.train`."""
+    """As `fastnn.compiled.train`."""
     ops = plan.for_metric(metric)
     for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         batch = Batch(buffers, int(stop - start), capacity)
@@ -173,9 +180,15 @@ def blocks(order: np.ndarray, buffers: Any, capacity: int) -> Any:
 
 @quiet
 def evaluate(
-    plan: Plan, metric: str, sources: Any, buffers: Any, capacity: int, order: np.ndarray
+    plan: Plan,
+    metric: str,
+    sources: Any,
+    buffers: Any,
+    capacity: int,
+    order: np.ndarray,
+    threads: int = 1,
 ) -> tuple[float, float]:
-    """As `fastnn.kernels.run.evaluate`."""
+    """As `fastnn.compiled.evaluate`."""
     ops = plan.for_metric(metric)
     sums = np.zeros(2)
     for _, rows, batch in blocks(order, buffers, capacity):
@@ -193,8 +206,9 @@ def predict(
     capacity: int,
     order: np.ndarray,
     out: np.ndarray,
+    threads: int = 1,
 ) -> None:
-    """As `fastnn.kernels.run.predict`."""
+    """As `fastnn.compiled.predict`."""
     width = out.shape[1]
     for start, rows, batch in blocks(order, buffers, capacity):
         gather(sources, batch, rows)

@@ -2,17 +2,24 @@
 
 A training step has two phases. In the first, every row of the batch is gathered
 and goes forward and backward for itself. In the second, every weight's gradient is
-summed over the whole batch and the weights move. Rows never look at other
-rows, weights never at other weights: threads can share either phase freely and
-the result keeps its bits.
+summed over the whole batch and the weight moves. Rows never look at other rows,
+weights never at other weights: the threads of a team (``_team.py``) share the rows,
+meet, share the weights, meet. No sum is ever cut, so the result has the same bits
+for any number of threads.
+
+What Python calls here is called in every thread, with its own ``seat``.
 """
 
 import numpy as np
 
 from ._kernel import compiled, part
 from ._memory import call, pointer, shifted, vector
-from ._op import EVALUATE, LOSS, PREDICT, TRAIN, Net, rows
-from .optimizers import all_finite
+from ._op import EVALUATE, LOSS, PREDICT, TRAIN, Net, row_values
+from ._team import join, meet, share
+from .gemm import SCRATCH
+
+GRAIN = 4  # rows of a batch or of a weight that are not parted: tiles of one row are slow
+PIECE = 8192  # numbers in a piece of a weight whose gradient is still cached when it moves
 
 
 @part
@@ -32,14 +39,6 @@ def backward(plan, net, first, lo, hi):
 
 
 @part
-def gradient(plan, net):
-    """The gradient of every parameter, summed over the whole batch."""
-    for i in range(plan.size):
-        if plan[i].gradient != 0:
-            call(plan[i].gradient, plan[i], net, 0, plan[i].fan_in)
-
-
-@part
 def gather(sources, net, lo, hi):
     """Bring the batch rows ``lo..hi`` of every source into the work buffer."""
     for i in range(sources.size):
@@ -47,15 +46,18 @@ def gather(sources, net, lo, hi):
 
 
 @part
-def bind(buffers, order, start, stop, capacity):
-    """The buffers as an op sees them, for the batch of the rows ``order[start:stop]``."""
+def bind(buffers, order, start, stop, capacity, seat, room):
+    """The buffers as an op sees them, for the batch of the rows ``order[start:stop]``.
+
+    ``room`` is what each seat has of ``work`` for itself, 0 where all share it.
+    """
     return Net(
         pointer(buffers.params),
         pointer(buffers.grads),
-        pointer(buffers.work),
+        shifted(pointer(buffers.work), seat * room),
         pointer(buffers.grad_work),
         pointer(buffers.state),
-        pointer(buffers.scratch),
+        shifted(pointer(buffers.scratch), seat * SCRATCH),
         shifted(pointer(order), start),
         stop - start,
         capacity,
@@ -63,12 +65,13 @@ def bind(buffers, order, start, stop, capacity):
 
 
 @part
-def scores(plan, net, loss, metric):
-    """Loss and metric with those of every row added, in float64 and in the order of the rows."""
+def scores(plan, net):
+    """Loss and metric of the batch: those of its rows added in order, in float64."""
+    loss, metric = 0.0, 0.0
     for i in range(plan.size):
         if plan[i].layer < 0:
             values = vector(net.work, plan[i].out * net.capacity, net.batch)
-            total = loss if plan[i].layer == LOSS else metric
+            total = 0.0
             for b in range(net.batch):
                 total += values[b]
             if plan[i].layer == LOSS:
@@ -79,69 +82,123 @@ def scores(plan, net, loss, metric):
 
 
 @part
-def differentiate(plan, sources, net, first):
-    """Loss, metric and all gradients of one batch; gradients of ``work`` down to op ``first``."""
-    gather(sources, net, 0, net.batch)
-    forward(plan, net, TRAIN, 0, net.batch)
-    backward(plan, net, first, 0, net.batch)
-    gradient(plan, net)
-    return scores(plan, net, 0.0, 0.0)
+def rows_pass(plan, sources, net, first, block, seat, members):
+    """First phase: this seat's rows forward and backward, so many at a time.
+
+    A block of rows goes through the whole network before the next one begins, and what an
+    op leaves is still in the cache when the next op takes it.
+    """
+    lo, hi = share(net.batch, GRAIN, seat, members)
+    for start in range(lo, hi, block):
+        stop = min(start + block, hi)
+        gather(sources, net, start, stop)
+        forward(plan, net, TRAIN, start, stop)
+        backward(plan, net, first, start, stop)
+
+
+@part
+def weights_pass(plan, net, seat, members):
+    """Second phase: the gradient of this seat's weights, over the whole batch."""
+    for i in range(plan.size):
+        if plan[i].gradient != 0:
+            lo, hi = share(plan[i].fan_in, GRAIN, seat, members)
+            if lo < hi:
+                call(plan[i].gradient, plan[i], net, lo, hi)
+
+
+@part
+def weights_step(plan, rule, net, seat, members):
+    """Second phase of training: as `weights_pass`, and the weights move.
+
+    Those of a layer in pieces: an update reads gradients that are still in the cache.
+    """
+    for i in range(plan.size):
+        if plan[i].gradient != 0:
+            width = plan[i].fan_out
+            lo, hi = share(plan[i].fan_in, GRAIN, seat, members)
+            piece = max(GRAIN, PIECE // width // GRAIN * GRAIN)
+            for start in range(lo, hi, piece):
+                stop = min(start + piece, hi)
+                call(plan[i].gradient, plan[i], net, start, stop)
+                weight = plan[i].weight
+                call(rule.update, rule, net, weight + start * width, weight + stop * width)
+                if stop == plan[i].fan_in:
+                    call(rule.update, rule, net, plan[i].bias, plan[i].bias + width)
 
 
 @compiled
-def gradients(plan, sources, buffers, capacity, order):
-    """``differentiate`` for one batch of the rows ``order``, down to the input."""
-    return differentiate(plan, sources, bind(buffers, order, 0, order.size, capacity), 0)
+def gradients(plan, sources, buffers, capacity, block, order, team, seat):
+    """Gradients of one batch of the rows ``order``, down to the input."""
+    members = join(pointer(team), seat)
+    net = bind(buffers, order, 0, order.size, capacity, seat, 0)
+    rows_pass(plan, sources, net, 0, block, seat, members)
+    meet(pointer(team), members)
+    weights_pass(plan, net, seat, members)
 
 
 @compiled
 def train(
-    plan, rule, sources, buffers, capacity, first, order, starts, stops, rates, losses, metrics
-):
+    plan, rules, sources, buffers, capacity, block, first,
+    order, starts, stops, rates, losses, metrics, team, seat,
+):  # fmt: skip
     """Train on whole batches, one after another; returns how many went well.
 
     Batch ``i`` holds the rows ``order[starts[i]:stops[i]]`` and is taken at the learning
     rate ``rates[i]``; the sum of its rows' losses and metrics goes to ``losses[i]`` and
-    ``metrics[i]``. Stops at a batch whose loss is not finite, before its update, or whose
-    update leaves parameters that are not finite.
+    ``metrics[i]``. Stops at a batch whose loss is not finite, before its update.
+
+    Each seat has its own row of ``rules``, and all of them see the same numbers, so that
+    all stop at the same batch.
     """
-    for i in range(starts.size):
-        net = bind(buffers, order, starts[i], stops[i], capacity)
-        losses[i], metrics[i] = differentiate(plan, sources, net, first)
-        if not np.isfinite(losses[i]):
+    meeting = pointer(team)
+    members = join(meeting, seat)
+    for i in range(starts.size if members > 0 else 0):
+        net = bind(buffers, order, starts[i], stops[i], capacity, seat, 0)
+        rows_pass(plan, sources, net, first, block, seat, members)
+        meet(meeting, members)
+        loss, metric = scores(plan, net)
+        if seat == 0:
+            losses[i], metrics[i] = loss, metric
+        if not np.isfinite(loss):
             return i
-        rule[0].step += 1
-        rule[0].learning_rate = rates[i]
-        call(rule[0].update, rule[0], net, 0, rule[0].parameters)
-        if not all_finite(buffers.params):
-            return i
+        rules[seat].step += 1
+        rules[seat].learning_rate = rates[i]
+        weights_step(plan, rules[seat], net, seat, members)
+        meet(meeting, members)
     return starts.size
 
 
 @compiled
-def evaluate(plan, sources, buffers, capacity, order):
-    """Sum over the rows ``order`` of loss and metric, in blocks of ``capacity`` rows."""
-    loss, metric = 0.0, 0.0
-    for start in range(0, order.size, capacity):
-        net = bind(buffers, order, start, min(start + capacity, order.size), capacity)
+def evaluate(plan, sources, buffers, capacity, room, order, losses, metrics, team, seat):
+    """Sums of loss and metric over blocks of ``capacity`` rows, one of each for a block.
+
+    The blocks are shared out: each seat has ``room`` numbers of the work buffer for itself.
+    """
+    members = join(pointer(team), seat)
+    lo, hi = share(losses.size, 1, seat, members)
+    for i in range(lo, hi):
+        start = i * capacity
+        stop = min(start + capacity, order.size)
+        net = bind(buffers, order, start, stop, capacity, seat, room)
         gather(sources, net, 0, net.batch)
         forward(plan, net, EVALUATE, 0, net.batch)
-        loss, metric = scores(plan, net, loss, metric)
-    return loss, metric
+        losses[i], metrics[i] = scores(plan, net)
 
 
 @compiled
-def predict(plan, sources, buffers, capacity, order, offset, out):
-    """Outputs for the rows ``order``, in blocks of ``capacity`` rows.
+def predict(plan, sources, buffers, capacity, room, order, offset, out, team, seat):
+    """Outputs for the rows ``order``, in blocks of ``capacity`` rows, as in `evaluate`.
 
     ``offset`` says where the last op leaves its output in the work buffer.
     """
+    members = join(pointer(team), seat)
     width = out.shape[1]
-    for start in range(0, order.size, capacity):
-        net = bind(buffers, order, start, min(start + capacity, order.size), capacity)
+    lo, hi = share(order.size, capacity, seat, members)
+    for start in range(lo, hi, capacity):
+        net = bind(buffers, order, start, min(start + capacity, hi), capacity, seat, room)
         gather(sources, net, 0, net.batch)
         forward(plan, net, PREDICT, 0, net.batch)
-        result = rows(net, net.work, offset, width, 0, net.batch)
-        for b in range(net.batch):
-            for c in range(width):
-                out[start + b, c] = result[b, c]
+        result = row_values(net, net.work, offset, width, 0, net.batch)
+        values = vector(pointer(out), start * width, net.batch * width)
+        for i in range(values.size):
+            values[i] = result[i]
