@@ -10,7 +10,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from benches.sample import arguments_of
-from benches.timing import interleaved, machine, speedup
+from benches.timing import interleaved, machine, repeated, speedup
 from fastnn.kernels._kernel import KERNELS
 
 # kernel: the form as it is written, and how numpy computes it
@@ -70,7 +70,8 @@ def main():
         f"{'us':>9}{'GFLOP/s':>9}{'us':>9}{'GFLOP/s':>9}{'best':>8}{'median':>8}"
     )
     for form, shape, dtype in CASES:
-        times = interleaved(calls_of(form, shape, dtype))
+        calls = calls_of(form, shape, dtype)
+        times = interleaved({name: repeated(call) for name, call in calls.items()}, turn=0.01)
         mine, other = times["fastnn"], times["numpy"]
         flop = 2 * np.prod(shape)
         best, median = speedup(mine, other)

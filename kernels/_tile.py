@@ -227,6 +227,25 @@ if JIT:
         return types.void(source, types.intp, target, types.intp), generate
 
     @intrinsic
+    def copy_panel_row(typing, source, target):
+        """Copy the numbers of one row of a panel, ``VECTORS`` vectors.
+
+        A loop would do it vector by vector only after it has made sure, for each row, that the
+        two do not overlap.
+        """
+
+        def generate(context, builder, signature, args):
+            element = context.get_data_type(source.dtype)
+            kind = ir.VectorType(element, VECTORS * lanes(source.dtype.bitwidth // 8))
+            at, to = (builder.bitcast(base, kind.as_pointer()) for base in args)
+            row = builder.load(at)
+            row.align = source.dtype.bitwidth // 8
+            builder.store(row, to).align = row.align
+            return context.get_dummy_value()
+
+        return types.void(source, source), generate
+
+    @intrinsic
     def width_of(typing, base):
         """Numbers in one vector of what a pointer points to."""
 
@@ -276,6 +295,11 @@ else:
             for j in range(count):
                 value = source.array[source.position + j * stride + i]
                 target.array[target.position + i * target_stride + j] = value
+
+    def copy_panel_row(source, target):
+        """Copy the numbers of one row of a panel."""
+        count = VECTORS * lanes(source.array.itemsize)
+        target.view(0, count)[...] = source.view(0, count)
 
     def width_of(base):
         """Numbers in one vector of what a pointer points to."""

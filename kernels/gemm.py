@@ -21,7 +21,7 @@ import numpy as np
 
 from ._kernel import kernel, part
 from ._memory import matrix, pointer, shifted, vector
-from ._tile import ROWS, VECTOR_BITS, VECTORS, lanes, panel, transpose, width_of
+from ._tile import ROWS, VECTOR_BITS, VECTORS, copy_panel_row, lanes, panel, transpose, width_of
 
 VECTOR_BYTES = VECTOR_BITS // 8
 BLOCK_K = 256  # a packed panel of 256 x 32 float32 is 32 KiB
@@ -29,7 +29,7 @@ BLOCK_N = 512
 BLOCK_M = 4 * ROWS
 STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
 ZEROS = VECTORS * lanes(4)  # as many as the widest tile has columns
-SCRATCH = BLOCK_K * BLOCK_N + STRIDE_A * BLOCK_M + ZEROS  # numbers that one product may pack
+SCRATCH = (BLOCK_K + 1) * BLOCK_N + STRIDE_A * BLOCK_M + ZEROS  # numbers that one product may pack
 # Strides. Not literals, for each of which numba would compile the function that takes them anew.
 NONE, UNIT, FAR, WIDE = (np.int64(stride) for stride in (0, 1, STRIDE_A, BLOCK_M))
 
@@ -50,21 +50,20 @@ def _pack_a(rows, columns, source, stride, packed, packed_stride):
 
 
 @part(inline=True)
-def _pack_b(rows, columns, source, stride, packed, width):
+def _pack_b(rows, columns, source, stride, packed, width, panel_rows):
     """Deal out the columns to panels of ``width``, zeros behind the last."""
+    whole = columns - columns % width
     for i in range(rows):  # whole rows: memory behind the caches is best read in one stream
-        for j in range(0, columns, width):
-            panel_row = vector(packed, j * rows + i * width, width)
-            if columns - j >= width:
-                row = vector(source, i * stride + j, width)
-                for c in range(width):
-                    panel_row[c] = row[c]
-            else:
-                row = vector(source, i * stride + j, columns - j)
-                for c in range(columns - j):
-                    panel_row[c] = row[c]
-                for c in range(columns - j, width):
-                    panel_row[c] = 0
+        for j in range(0, whole, width):
+            row = shifted(source, i * stride + j)
+            copy_panel_row(row, shifted(packed, j * panel_rows + i * width))
+        if whole < columns:
+            row = vector(source, i * stride + whole, columns - whole)
+            copy = vector(packed, whole * panel_rows + i * width, width)
+            for c in range(row.size):
+                copy[c] = row[c]
+            for c in range(row.size, width):
+                copy[c] = 0
 
 
 @part
@@ -103,7 +102,7 @@ def gemm(
     large = k * n > (1 << 20) // itemsize or (meet and k > 64)
     pack_b = b_column != 1 or (m >= 4 * ROWS and large)
     pack_a = k > 64 and m >= ROWS and n > (16 * full if a_k == 1 else 2 * full)
-    packed_a = shifted(scratch, BLOCK_K * BLOCK_N)
+    packed_a = shifted(scratch, (BLOCK_K + 1) * BLOCK_N)
     for k0 in range(0, k, BLOCK_K):
         steps = min(BLOCK_K, k - k0)
         if k0 > 0:  # go on from the sums of the blocks before
@@ -112,15 +111,15 @@ def gemm(
             columns = min(BLOCK_N, n - n0)
             block_b, b_step, b_panel = shifted(b, k0 * b_k + n0), b_k, 1
             if pack_b:
-                block_b, b_step, b_panel = scratch, full, steps
+                block_b, b_step, b_panel = scratch, full, steps + 1
                 source = shifted(b, k0 * b_k + n0 * b_column)
                 if b_column == 1:
-                    _pack_b(steps, columns, source, b_k, scratch, full)
+                    _pack_b(steps, columns, source, b_k, scratch, full, b_panel)
                 else:
                     for j in range(0, columns, full):
                         _pack_transposed(
                             steps, min(full, columns - j), shifted(source, j * b_column), b_column,
-                            shifted(scratch, j * steps), full,
+                            shifted(scratch, j * b_panel), full,
                         )  # fmt: skip
             for m0 in range(0, m, BLOCK_M):
                 rows = min(BLOCK_M, m - m0)
