@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ def processors() -> int:
     """Processors that this process may use: its affinity, and the quota of its container."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = _quota(Path("/sys/fs/cgroup"))
-    return max(1, min(count or 1, quota or math.inf))
+    return max(1, min(count or 1, quota or sys.maxsize))
 
 
-def _quota(root: Path) -> float | None:
+def _quota(root: Path) -> int | None:
     """Processors a Linux control group grants, or None."""
     for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
@@ -61,7 +61,7 @@ def _number(threads: int | None, useful: float) -> int:
     return threads if _team.AVAILABLE else 1
 
 
-def together(threads: int, function: Callable, *arguments: Any) -> Any:
+def together(threads: int, function: Any, *arguments: Any) -> Any:
     """Call a function of `fastnn.kernels.run` in so many threads; what the first one returned."""
     team = np.zeros(_team.TEAM, np.int64)
     # Code that is not compiled yet would be compiled by all of them, one after another.

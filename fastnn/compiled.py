@@ -27,10 +27,6 @@ from fastnn.kernels.optimizers import RULES, all_finite
 from fastnn.plan import Plan
 from fastnn.sources import Source
 
-CACHED = 1 << 20  # bytes of weights that stay in the L2 cache of a processor
-CACHED_ROWS = 48 << 10  # bytes of a block's rows, in the buffers work and grad_work
-LEAST_ROWS = 48  # a multiple of the height of all tiles
-
 _GATHER = {"gather_rows": gather.numbers, "gather_labels": gather.labels}
 # Compiled code never warns; without the compiler the same code would.
 quiet = np.errstate(all="ignore")
@@ -84,17 +80,6 @@ def readable(
     return [source.taken(order, dtype) for source in sources], np.arange(order.size)
 
 
-def block_of(plan: Plan, capacity: int, dtype: np.dtype) -> int:
-    """Rows that go through the network together: what they leave should stay in the cache.
-
-    A network whose weights do not is read once for all rows.
-    """
-    if plan.size * dtype.itemsize > CACHED:
-        return capacity
-    fitting = CACHED_ROWS // (2 * plan.row_size * dtype.itemsize)
-    return max(LEAST_ROWS, fitting // LEAST_ROWS * LEAST_ROWS)
-
-
 @quiet
 def gradients(
     plan: Plan,
@@ -109,8 +94,7 @@ def gradients(
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
     rows, table = addressed(plan, metric, dtype, TRAIN), records(sources, dtype)
-    block = block_of(plan, capacity, dtype)
-    together(threads, run.gradients, rows, table, buffers, capacity, block, order)
+    together(threads, run.gradients, rows, table, buffers, capacity, order)
 
 
 @quiet
@@ -138,9 +122,8 @@ def train(
     rows, table = addressed(plan, metric, dtype, TRAIN), records(sources, dtype)
     rule.update = address(_UPDATES[rule.kind[0]], dtype, rule.dtype)
     rules = rule.repeat(threads)
-    block = block_of(plan, capacity, dtype)
     done = together(
-        threads, run.train, rows, rules, table, buffers, capacity, block, plan.first,
+        threads, run.train, rows, rules, table, buffers, capacity, plan.first,
         order, starts, stops, rates, losses, metrics,
     )  # fmt: skip
     rule[0] = rules[0]
@@ -184,6 +167,4 @@ def predict(
     sources, order = readable(sources, order, dtype)
     rows, table = addressed(plan, "", dtype, PREDICT), records(sources, dtype)
     room = capacity * plan.row_size
-    together(
-        threads, run.predict, rows, table, buffers, capacity, room, order, plan.out, out
-    )
+    together(threads, run.predict, rows, table, buffers, capacity, room, order, plan.out, out)

@@ -11,8 +11,8 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -42,11 +42,11 @@ class History:
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
 
-    def add(self, values: dict[str, float]) -> None:
-        """Append one epoch."""
-        self.epoch.append(len(self.epoch))
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
+    def extend(self, figures: dict[str, list[float]]) -> None:
+        """Append epochs: one number of each figure for every epoch."""
+        for name, values in figures.items():
+            self.history.setdefault(name, []).extend(values)
+        self.epoch.extend(range(len(self.epoch), len(self.history["loss"])))
 
     def __repr__(self) -> str:
         last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self.history.items())
@@ -172,10 +172,13 @@ class Reporter:
         self.output.flush()
         self.drawn = len(text)
 
-    def epoch(self, epochs: int, values: dict[str, float]) -> None:
-        """Print the line of an epoch, where lines are wanted."""
-        if self.every and (epochs % self.every == 0 or epochs == self.epochs):
-            print(self.line(epochs, values), file=self.output, flush=True)
+    def ended(self, history: History, epochs: int) -> None:
+        """Print the lines of the last so many epochs, where lines are wanted."""
+        last = len(history.epoch)
+        for number in range(last - epochs + 1, last + 1) if self.every else ():
+            if number % self.every == 0 or number == self.epochs:
+                values = {name: value[number - 1] for name, value in history.history.items()}
+                print(self.line(number, values), file=self.output, flush=True)
 
     def close(self) -> None:
         """Leave the bar on its line."""
@@ -226,9 +229,9 @@ def run(
     parts: list[np.ndarray] = []  # losses and metrics of the batches of the epoch so far
     running = np.zeros(2)  # their sums, near enough to show along the way
 
-    def means(sums: Sequence[float] | np.ndarray, rows: int) -> dict[str, float]:
-        values = {"loss": float(sums[0]) / rows, metric: float(sums[1]) / rows}
-        return {name: value for name, value in values.items() if name}
+    def means(sums: np.ndarray, rows: int) -> dict[str, Any]:
+        values = {"loss": sums[0] / rows, metric: sums[1] / rows}
+        return {name: value.tolist() for name, value in values.items() if name}
 
     try:
         for piece in slices(samples, batch_size, epochs, rng, pace, whole_epochs=validate is None):
@@ -244,22 +247,24 @@ def run(
                     f"{batch + 1} of {batches}: {diverged(bool(np.isfinite(scores[0, done])))}; "
                     "a smaller learning rate may help"
                 )
-            for begin in range(0, count, batches):  # each epoch that the slice touches
-                parts.append(scores[:, begin : begin + batches])
-                running += parts[-1].sum(axis=1)
-                reached = piece.batch + parts[-1].shape[1]
-                shown = means(running, min(reached * batch_size, samples))
-                if reached == batches:
-                    # Exact sums: where the epoch was cut into slices, a matter of time, must
-                    # not show in the history.
-                    exact = [math.fsum(values) for values in np.concatenate(parts, axis=1)]
-                    shown = means(exact, samples)
-                    if validate is not None:
-                        shown.update({f"val_{name}": v for name, v in validate().items()})
-                    history.add(shown)
-                    reporter.epoch(len(history.epoch), shown)
-                    parts.clear()
-                    running[:] = 0
+            parts.append(scores)
+            running += scores.sum(axis=1)
+            reached = piece.batch + count
+            if reached < batches:
+                shown = means(running, reached * batch_size)
+            else:
+                # Exact sums: where an epoch was cut into slices, a matter of time, must not show
+                # in the history.
+                whole = np.concatenate(parts, axis=1).reshape(2, -1, batches)
+                sums = [[math.fsum(epoch) for epoch in figure] for figure in whole.tolist()]
+                figures = means(np.array(sums), samples)
+                if validate is not None:
+                    figures |= {f"val_{name}": [value] for name, value in validate().items()}
+                history.extend(figures)
+                reporter.ended(history, len(figures["loss"]))
+                shown = {name: values[-1] for name, values in figures.items()}
+                parts.clear()
+                running[:] = 0
             position = piece.epoch * batches + piece.batch + count
             reporter.progress(position / (epochs * batches), len(history.epoch), shown)
     finally:

@@ -64,7 +64,9 @@ def compiled(function: Callable | None = None, *, fastmath=FASTMATH) -> Any:
     return dispatcher
 
 
-def part(function: Callable | None = None, *, inline: bool = False) -> Any:
+def part(
+    function: Callable | None = None, *, inline: bool = False, fastmath: frozenset[str] = FASTMATH
+) -> Any:
     """Compile a function that other compiled functions call, and Python never does.
 
     It becomes part of their code and has none of its own: no entry for Python, no place in
@@ -72,10 +74,10 @@ def part(function: Callable | None = None, *, inline: bool = False) -> Any:
     callers, where it keeps its own flags.
     """
     if function is None:
-        return lambda function: part(function, inline=inline)
+        return lambda function: part(function, inline=inline, fastmath=fastmath)
     if not JIT:
         return function
-    dispatcher = njit(fastmath=set(FASTMATH), forceinline=inline, **OPTIONS)(function)
+    dispatcher = njit(fastmath=set(fastmath), forceinline=inline, **OPTIONS)(function)
 
     def without_code(flags: Any) -> Any:
         flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True

@@ -29,9 +29,7 @@ CALLED_OFF = -1  # in place of the number of members: go home
 SPINS = 200  # looks before a thread that waits offers its processor to others, about 10 us
 
 _YIELDS = [  # of the C library, of Windows
-    name
-    for name in ("sched_yield", "SwitchToThread")
-    if llvmlite.binding.address_of_symbol(name)
+    name for name in ("sched_yield", "SwitchToThread") if llvmlite.binding.address_of_symbol(name)
 ]
 AVAILABLE = JIT and bool(_YIELDS)  # whether a team may have more than one member
 

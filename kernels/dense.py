@@ -9,7 +9,64 @@ Kinsley and Kukiela, *Neural Networks from Scratch*, chapters 3 and 9.
 from ._kernel import kernel, part
 from ._memory import matrix, pointer, shifted, vector
 from ._op import op, rows
-from .gemm import NONE, SCRATCH, UNIT, gemm, zeros
+from .gemm import NONE, SCRATCH, SPARE, UNIT, gemm, spare_part, zeros
+
+# So few outputs would leave most of a vector empty. The product is then computed transposed, with
+# vectors along the batch, or along fan_in: ``NARROW`` rows, those that do not exist all zero.
+NARROW = 4
+
+
+@part(inline=True)
+def narrow(rows, fan_in, fan_out):
+    """Whether a layer is narrow, and what is copied of it has room in the scratch."""
+    return fan_out <= NARROW and fan_in >= NARROW and NARROW * (rows + fan_in) <= SPARE
+
+
+@part
+def widened(values, packed):
+    """A copy of a narrow matrix with ``NARROW`` columns, in the spare part of the scratch."""
+    n, columns = values.shape
+    wide = matrix(packed, 0, n, NARROW)
+    for i in range(n):
+        for c in range(NARROW):
+            wide[i, c] = values[i, c] if c < columns else values.dtype.type(0)
+    return wide
+
+
+@part
+def narrow_forward(x, weight, bias, scratch, out):
+    """``out.T = bias + weight.T @ x.T``."""
+    batch, fan_in = x.shape
+    spare = spare_part(scratch)
+    wide = pointer(widened(weight, spare))
+    transposed = matrix(spare, NARROW * fan_in, NARROW, batch)
+    for o in range(NARROW):
+        transposed[o] = bias[o] if o < bias.size else x.dtype.type(0)
+    start = pointer(transposed)
+    gemm(
+        NARROW, batch, fan_in, wide, UNIT, NARROW, pointer(x), UNIT, fan_in,
+        start, batch, UNIT, start, batch, scratch,
+    )  # fmt: skip
+    for b in range(batch):
+        for o in range(bias.size):
+            out[b, o] = transposed[o, b]
+
+
+@part
+def narrow_gradient(grad_out, x, scratch, first, grad_weight):
+    """``grad_weight.T = grad_out.T @ x``, for the columns of ``x`` from ``first`` on."""
+    batch, fan_in = x.shape
+    some, fan_out = grad_weight.shape
+    spare = spare_part(scratch)
+    wide = pointer(widened(grad_out, spare))
+    transposed = matrix(spare, NARROW * batch, NARROW, some)
+    gemm(
+        NARROW, some, batch, wide, UNIT, NARROW, shifted(pointer(x), first), fan_in, UNIT,
+        zeros(scratch), NONE, NONE, pointer(transposed), some, scratch,
+    )  # fmt: skip
+    for i in range(some):
+        for o in range(fan_out):
+            grad_weight[i, o] = transposed[o, i]
 
 
 def dense_forward_reference(x, weight, bias):
@@ -25,6 +82,9 @@ def dense_forward(x, weight, bias, scratch, out):
     """``out = x @ weight + bias``."""
     batch, fan_in = x.shape
     fan_out = bias.size
+    if narrow(batch, fan_in, fan_out):
+        narrow_forward(x, weight, bias, pointer(scratch), out)
+        return
     gemm(
         batch, fan_out, fan_in, pointer(x), fan_in, UNIT, pointer(weight), fan_out, UNIT,
         pointer(bias), NONE, UNIT, pointer(out), fan_out, pointer(scratch),
@@ -71,6 +131,9 @@ def weight_gradient(grad_out, x, scratch, first, grad_weight):
     batch, fan_in = x.shape
     some, fan_out = grad_weight.shape
     packed = pointer(scratch)
+    if narrow(batch, some, fan_out):
+        narrow_gradient(grad_out, x, packed, first, grad_weight)
+        return
     gemm(
         some, fan_out, batch, shifted(pointer(x), first), UNIT, fan_in, pointer(grad_out), fan_out,
         UNIT, zeros(packed), NONE, NONE, pointer(grad_weight), fan_out, packed,

@@ -7,7 +7,7 @@ strides, so data larger than memory can be a memmap and images stay bytes.
 import numpy as np
 
 from ._kernel import kernel, part
-from ._memory import contiguous, strided, vector
+from ._memory import contiguous, pointer, strided, vector
 from ._op import rows
 
 
@@ -26,6 +26,12 @@ def sample_rows(arguments, rng):
 def gather_rows(source, order, scale, offset, out):
     """``out[b] = source[order[b]] * scale + offset``, in the dtype of ``out``."""
     factor, shift = out.dtype.type(scale), out.dtype.type(offset)
+    width = out.shape[1]
+    packed = source.strides[0] == width * source.itemsize and source.strides[1] == source.itemsize
+    if packed and consecutive(order):
+        values = vector(pointer(source), order[0] * width, out.size)
+        copy_scaled(values, factor, shift, vector(pointer(out), 0, out.size))
+        return
     for b in range(order.size):
         row = source[order[b]]
         to = out[b]
@@ -33,6 +39,15 @@ def gather_rows(source, order, scale, offset, out):
             copy_scaled(contiguous(row), factor, shift, to)
         else:
             copy_scaled(row, factor, shift, to)
+
+
+@part(inline=True)
+def consecutive(order):
+    """Whether rows follow one another."""
+    steps = 0
+    for b in range(order.size):
+        steps += order[b] == order[0] + b
+    return steps == order.size
 
 
 @part
@@ -61,10 +76,10 @@ def sample_labels(arguments, rng):
 )
 def gather_labels(labels, order, out):
     """``out[b]`` is all 0 but for a 1 in the column ``labels[order[b]]``."""
-    batch, classes = out.shape
-    for b in range(batch):
-        for c in range(classes):
-            out[b, c] = 0
+    flat = vector(pointer(out), 0, out.size)
+    for i in range(flat.size):
+        flat[i] = 0
+    for b in range(order.size):
         out[b, int(labels[order[b], 0])] = 1
 
 

@@ -29,7 +29,9 @@ BLOCK_N = 512
 BLOCK_M = 4 * ROWS
 STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
 ZEROS = VECTORS * lanes(4)  # as many as the widest tile has columns
-SCRATCH = (BLOCK_K + 1) * BLOCK_N + STRIDE_A * BLOCK_M + ZEROS  # numbers that one product may pack
+PACKED_B, PACKED_A = (BLOCK_K + 1) * BLOCK_N, STRIDE_A * BLOCK_M
+SPARE = 1 << 15  # numbers that a caller may keep beside the product's own
+SCRATCH = PACKED_B + PACKED_A + SPARE + ZEROS  # numbers that one product may need
 # Strides. Not literals, for each of which numba would compile the function that takes them anew.
 NONE, UNIT, FAR, WIDE = (np.int64(stride) for stride in (0, 1, STRIDE_A, BLOCK_M))
 
@@ -67,21 +69,27 @@ def _pack_b(rows, columns, source, stride, packed, width, panel_rows):
 
 
 @part
-def _pack_transposed(rows, columns, source, stride, packed, width):
-    """One panel of the transposed of ``source`` (columns, rows), in square blocks."""
-    copy = matrix(packed, 0, rows, width)
+def _pack_transposed(rows, columns, source, stride, packed, width, spare):
+    """One panel of the transposed of ``source`` (columns, rows), in square blocks.
+
+    Columns that fill no block are first copied to ``spare``, which has room for a block's.
+    """
     side = width_of(source)
     whole_rows, whole_columns = rows - rows % side, columns - columns % side
-    for j in range(0, whole_columns, side):
+    for j in range(0, columns, side):
+        block, apart = shifted(source, j * stride), stride
+        if j == whole_columns:
+            _pack_a(columns - j, whole_rows, block, stride, spare, STRIDE_A)
+            block, apart = spare, STRIDE_A
         for i in range(0, whole_rows, side):
-            block = shifted(packed, i * width + j)
-            transpose(shifted(source, j * stride + i), stride, block, width)
+            transpose(shifted(block, i), apart, shifted(packed, i * width + j), width)
+    copy = matrix(packed, 0, rows, width)
     for j in range(columns):
         row = vector(source, j * stride, rows)
-        for i in range(whole_rows if j < whole_columns else 0, rows):
+        for i in range(whole_rows, rows):
             copy[i, j] = row[i]
     for i in range(rows):
-        for j in range(columns, width):
+        for j in range(columns if i >= whole_rows else columns + (-columns) % side, width):
             copy[i, j] = 0
 
 
@@ -102,7 +110,7 @@ def gemm(
     large = k * n > (1 << 20) // itemsize or (meet and k > 64)
     pack_b = b_column != 1 or (m >= 4 * ROWS and large)
     pack_a = k > 64 and m >= ROWS and n > (16 * full if a_k == 1 else 2 * full)
-    packed_a = shifted(scratch, (BLOCK_K + 1) * BLOCK_N)
+    packed_a = shifted(scratch, PACKED_B)
     for k0 in range(0, k, BLOCK_K):
         steps = min(BLOCK_K, k - k0)
         if k0 > 0:  # go on from the sums of the blocks before
@@ -119,7 +127,7 @@ def gemm(
                     for j in range(0, columns, full):
                         _pack_transposed(
                             steps, min(full, columns - j), shifted(source, j * b_column), b_column,
-                            shifted(scratch, j * b_panel), full,
+                            shifted(scratch, j * b_panel), full, packed_a,
                         )  # fmt: skip
             for m0 in range(0, m, BLOCK_M):
                 rows = min(BLOCK_M, m - m0)
@@ -139,6 +147,12 @@ def gemm(
                         shifted(start, m0 * start_row + (n0 + j) * start_column), start_row,
                         shifted(out, m0 * out_row + n0 + j), out_row, min(full, columns - j),
                     )  # fmt: skip
+
+
+@part(inline=True)
+def spare_part(scratch):
+    """Where a caller may keep ``SPARE`` numbers."""
+    return shifted(scratch, PACKED_B + PACKED_A)
 
 
 @part

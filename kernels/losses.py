@@ -63,11 +63,15 @@ def softmax_cross_entropy_forward(x, target, prob, out):
         for c in range(n):
             total += prob[b, c]
         share = x.dtype.type(1) / total
-        top, log_total = largest(x[b]), log_value(total)
-        loss = x.dtype.type(0)
         for c in range(n):
-            loss += target[b, c] * (log_total - (x[b, c] - top))
             prob[b, c] *= share
+        out[b] = total
+    for b in range(batch):  # a loop of its own, with vectors along the batch: rows may be short
+        out[b] = log_value(out[b])
+    for b in range(batch):
+        top, loss = largest(x[b]), x.dtype.type(0)
+        for c in range(n):
+            loss += target[b, c] * (out[b] - (x[b, c] - top))
         out[b] = loss
 
 

@@ -19,7 +19,6 @@ from ._team import join, meet, share
 from .gemm import SCRATCH
 
 GRAIN = 4  # rows of a batch or of a weight that are not parted: tiles of one row are slow
-PIECE = 8192  # numbers in a piece of a weight whose gradient is still cached when it moves
 
 
 @part
@@ -82,18 +81,13 @@ def scores(plan, net):
 
 
 @part
-def rows_pass(plan, sources, net, first, block, seat, members):
-    """First phase: this seat's rows forward and backward, so many at a time.
-
-    A block of rows goes through the whole network before the next one begins, and what an
-    op leaves is still in the cache when the next op takes it.
-    """
+def rows_pass(plan, sources, net, first, seat, members):
+    """First phase: this seat's rows, gathered, forward and backward."""
     lo, hi = share(net.batch, GRAIN, seat, members)
-    for start in range(lo, hi, block):
-        stop = min(start + block, hi)
-        gather(sources, net, start, stop)
-        forward(plan, net, TRAIN, start, stop)
-        backward(plan, net, first, start, stop)
+    if lo < hi:
+        gather(sources, net, lo, hi)
+        forward(plan, net, TRAIN, lo, hi)
+        backward(plan, net, first, lo, hi)
 
 
 @part
@@ -108,37 +102,31 @@ def weights_pass(plan, net, seat, members):
 
 @part
 def weights_step(plan, rule, net, seat, members):
-    """Second phase of training: as `weights_pass`, and the weights move.
-
-    Those of a layer in pieces: an update reads gradients that are still in the cache.
-    """
+    """Second phase of training: as `weights_pass`, and each weight moves."""
     for i in range(plan.size):
         if plan[i].gradient != 0:
-            width = plan[i].fan_out
             lo, hi = share(plan[i].fan_in, GRAIN, seat, members)
-            piece = max(GRAIN, PIECE // width // GRAIN * GRAIN)
-            for start in range(lo, hi, piece):
-                stop = min(start + piece, hi)
-                call(plan[i].gradient, plan[i], net, start, stop)
-                weight = plan[i].weight
-                call(rule.update, rule, net, weight + start * width, weight + stop * width)
-                if stop == plan[i].fan_in:
+            if lo < hi:
+                call(plan[i].gradient, plan[i], net, lo, hi)
+                weight, width = plan[i].weight, plan[i].fan_out
+                call(rule.update, rule, net, weight + lo * width, weight + hi * width)
+                if hi == plan[i].fan_in:
                     call(rule.update, rule, net, plan[i].bias, plan[i].bias + width)
 
 
 @compiled
-def gradients(plan, sources, buffers, capacity, block, order, team, seat):
+def gradients(plan, sources, buffers, capacity, order, team, seat):
     """Gradients of one batch of the rows ``order``, down to the input."""
     members = join(pointer(team), seat)
     net = bind(buffers, order, 0, order.size, capacity, seat, 0)
-    rows_pass(plan, sources, net, 0, block, seat, members)
+    rows_pass(plan, sources, net, 0, seat, members)
     meet(pointer(team), members)
     weights_pass(plan, net, seat, members)
 
 
 @compiled
 def train(
-    plan, rules, sources, buffers, capacity, block, first,
+    plan, rules, sources, buffers, capacity, first,
     order, starts, stops, rates, losses, metrics, team, seat,
 ):  # fmt: skip
     """Train on whole batches, one after another; returns how many went well.
@@ -154,7 +142,7 @@ def train(
     members = join(meeting, seat)
     for i in range(starts.size if members > 0 else 0):
         net = bind(buffers, order, starts[i], stops[i], capacity, seat, 0)
-        rows_pass(plan, sources, net, first, block, seat, members)
+        rows_pass(plan, sources, net, first, seat, members)
         meet(meeting, members)
         loss, metric = scores(plan, net)
         if seat == 0:
