@@ -1,12 +1,16 @@
 """Benches: how fast the kernels are, and the training that runs on them.
 
+    python -m benches                   fastnn and its peers: training, predictions, starts, memory
+    python -m benches --only mnist      some of it; --quick: short
+    python -m benches.readme            its figures into the README
+    python -m benches.size              cost against size
+    python -m benches.whole             the books' runs from end to end
     python -m benches.bench_gemm        the matrix product against numpy's BLAS
-    python -m benches.bench_training    steps of training, small networks to wide ones
-    pytest benches --benchmark-enable   every kernel against its numpy reference
+    pytest benches --benchmark-enable   every kernel against its numpy reference; every workload
 
-Everything runs on one thread, BLAS included. Speed is printed and never asserted: a
-machine with other work to do is slow in its own way. What is compared is therefore
-measured in turns, see `benches.timing.interleaved`.
+Speed is printed and never asserted: a machine with other work to do is slow in its own way. What
+is compared is therefore measured in turns, see `benches.timing.interleaved`, and only where the
+peers' losses and outputs agree with fastnn's, see `benches.peers`.
 """
 
 import os

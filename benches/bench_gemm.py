@@ -54,6 +54,7 @@ def name_of(case):
     return f"{form}-{'x'.join(map(str, shape))}-{dtype}"
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.benchmark(max_time=0.3)
 @pytest.mark.parametrize("path", ["fastnn", "numpy"])
 @pytest.mark.parametrize("case", CASES, ids=name_of)
@@ -63,7 +64,7 @@ def test_gemm(benchmark, case, path):
 
 
 def main():
-    print(machine())
+    print(f"{machine()}; one thread")
     print(f"{'':34}{'fastnn':>18}{'numpy':>18}{'speedup':>16}")
     print(
         f"{'m x k x n':18}{'form':9}{'dtype':7}"

@@ -11,6 +11,7 @@ from fastnn.kernels._kernel import KERNELS
 VALUES = {"small": 32 * 32, "large": 512 * 512}  # in the largest array
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.benchmark(max_time=0.1)
 @pytest.mark.parametrize("path", ["compiled", "numpy"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

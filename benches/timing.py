@@ -17,7 +17,7 @@ Call = Callable[[int], Any]  # does something so many times
 
 # Threads that waited in a spin for more work have gone to sleep by then: nobody's are awake in
 # another's turn.
-PAUSE = 0.03
+PAUSE = 0.02
 LIBRARIES = ("numpy", "numba", "torch", "jax", "scikit-learn", "onnxruntime")
 
 
@@ -44,6 +44,7 @@ def facts() -> dict[str, Any]:
         "processors": processors(),
         "vector_bits": VECTOR_BITS,
         "system": platform.system(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "versions": versions,
     }
 

@@ -33,6 +33,7 @@ import sys
 import time
 import uuid
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -183,6 +184,10 @@ def _checksum(path: Path, content: bytes) -> bytes:
     return hashlib.sha256(f"{path.parent.name}/{path.name}\0".encode() + content).digest()
 
 
+# Symbols that kept code may call without holding them: see `_kernel.on_its_own`.
+SYMBOLS: dict[str, Callable[[], None]] = {}
+
+
 class KernelCache(_Cache):
     """What a numba dispatcher or C callback asks for compiled code, and hands new code to."""
 
@@ -232,6 +237,9 @@ class KernelCache(_Cache):
             data = path.read_bytes()
             if data[:32] != _checksum(path, data[32:]):
                 raise ValueError(f"{path}: wrong checksum")
+            for name, provide in SYMBOLS.items():
+                if name.encode() in data:
+                    provide()
             return CompileResult._rebuild(target_context, *pickle.loads(data[32:]))
         except ABSENT:
             return None

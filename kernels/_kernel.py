@@ -15,11 +15,14 @@ number is a fixed size.
 import inspect
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
+import llvmlite.binding
 from numba import config, njit
+from numba.core.ccallback import CFunc
 
-from ._cache import KernelCache
+from ._cache import SYMBOLS, KernelCache
 
 JIT = (
     not config.DISABLE_JIT
@@ -91,6 +94,25 @@ def part(
     dispatcher._compiler._customize_flags = without_code
     dispatcher.add_overload = without_entry
     return dispatcher
+
+
+def on_its_own(name: str, function: Callable, signature: Any) -> None:
+    """Give a function code of its own, that others call by a symbol and do not hold.
+
+    For functions that are long to compile and have many callers. There is no code until
+    `provide` is called, by a caller's compilation or by the cache that loads a caller.
+    """
+
+    @cache
+    def compile_it() -> CFunc:
+        options = {"fastmath": set(FASTMATH), **OPTIONS}
+        code = CFunc(function, (signature.args, signature.return_type), {}, options)
+        code._cache = KernelCache(function)
+        code.compile()
+        llvmlite.binding.add_symbol(name, code.address)
+        return code  # which must stay alive
+
+    SYMBOLS[name] = compile_it
 
 
 def kernel(

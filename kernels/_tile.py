@@ -37,6 +37,7 @@ def _machine() -> tuple[int, int]:
 
 
 VECTOR_BITS, REGISTERS = _machine()
+MASKS_ARE_FREE = VECTOR_BITS == 512  # each instruction of AVX-512 can take one
 VECTORS = 2  # width of a full tile
 # Sums fill the registers but for the vectors of b and a broadcast number.
 HEIGHTS = (12, 8, 4, 2, 1) if REGISTERS == 32 else (6, 4, 3, 2, 1)
@@ -272,14 +273,18 @@ if JIT:
             number = functools.partial(ir.Constant, columns.type)
             full = builder.icmp_signed("==", columns, number(VECTORS * count))
             wide = builder.icmp_signed(">", columns, number(count))
-            with builder.if_else(full) as (all_columns, some):
-                with all_columns:
-                    _emit_rows(builder, kind, count, VECTORS, False, args)
-                with some, builder.if_else(wide) as (two, one):
-                    with two:
+            with builder.if_else(wide) as (two, one):
+                with two:
+                    if MASKS_ARE_FREE:
                         _emit_rows(builder, kind, count, VECTORS, True, args)
-                    with one:
-                        _emit_rows(builder, kind, count, 1, True, args)
+                    else:
+                        with builder.if_else(full) as (all_columns, some):
+                            with all_columns:
+                                _emit_rows(builder, kind, count, VECTORS, False, args)
+                            with some:
+                                _emit_rows(builder, kind, count, VECTORS, True, args)
+                with one:
+                    _emit_rows(builder, kind, count, 1, True, args)
             return context.get_dummy_value()
 
         whole = types.intp

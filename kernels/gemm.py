@@ -18,8 +18,13 @@ Multiplication", ACM TOMS 34(3).
 """
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from ._kernel import kernel, part
+from ._cache import SYMBOLS
+from ._kernel import JIT, kernel, on_its_own, part
 from ._memory import matrix, pointer, shifted, vector
 from ._tile import ROWS, VECTOR_BITS, VECTORS, copy_panel_row, lanes, panel, transpose, width_of
 
@@ -93,8 +98,7 @@ def _pack_transposed(rows, columns, source, stride, packed, width, spare):
             copy[i, j] = 0
 
 
-@part
-def gemm(
+def product(
     m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column, out, out_row, scratch
 ):
     """``out = start + a @ b`` on typed pointers, with strides in elements.
@@ -147,6 +151,38 @@ def gemm(
                         shifted(start, m0 * start_row + (n0 + j) * start_column), start_row,
                         shifted(out, m0 * out_row + n0 + j), out_row, min(full, columns - j),
                     )  # fmt: skip
+
+
+if JIT:
+    _NUMBERS = (types.float32, types.float64)
+
+    def _signature(number):
+        pointer_to, whole = types.CPointer(number), types.intp
+        a, b, start = ([pointer_to, whole, whole] for _ in range(3))
+        return types.void(*[whole] * 3, *a, *b, *start, pointer_to, whole, pointer_to)
+
+    for _number in _NUMBERS:
+        on_its_own(f"fastnn_gemm_{_number}", product, _signature(_number))
+
+    @intrinsic
+    def gemm(
+        typing, m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column,
+        out, out_row, scratch,
+    ):  # fmt: skip
+        """`product`, which is compiled once for all callers: its tiles are long."""
+        name, signature = f"fastnn_gemm_{a.dtype}", _signature(a.dtype)
+        SYMBOLS[name]()
+
+        def generate(context, builder, types_, args):
+            kinds = [context.get_value_type(t) for t in signature.args]
+            kind = ir.FunctionType(ir.VoidType(), kinds)
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+else:
+    gemm = product
 
 
 @part(inline=True)
