@@ -114,17 +114,6 @@ if JIT:
         return result(types.intp, item, *[types.intp] * 4), generate
 
     @intrinsic
-    def contiguous(typing, row):
-        """The same one-dimensional view, its elements known to lie one after another."""
-
-        def generate(context, builder, signature, args):
-            source = context.make_array(row)(context, builder, args[0])
-            shape = [builder.extract_value(source.shape, 0)]
-            return _borrowed(context, builder, signature.return_type, source.data, shape, None)
-
-        return types.Array(row.dtype, 1, "C", readonly=True)(row), generate
-
-    @intrinsic
     def call(typing, address, record, net, lo, hi):
         """Call the function (record, net, lo, hi) that was compiled at an address."""
 
@@ -159,10 +148,6 @@ else:
         return at_address(
             address, (rows, columns), (row_stride, column_stride), np.asarray(item).dtype
         )
-
-    def contiguous(row):
-        """The same view."""
-        return row
 
     def call(address, record, net, lo, hi):
         """Call the function (record, net, lo, hi) that has this number."""

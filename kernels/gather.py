@@ -7,7 +7,7 @@ strides, so data larger than memory can be a memmap and images stay bytes.
 import numpy as np
 
 from ._kernel import kernel, part
-from ._memory import contiguous, pointer, strided, vector
+from ._memory import pointer, strided, vector
 from ._op import rows
 
 
@@ -25,20 +25,20 @@ def sample_rows(arguments, rng):
 )
 def gather_rows(source, order, scale, offset, out):
     """``out[b] = source[order[b]] * scale + offset``, in the dtype of ``out``."""
+    batch, width = out.shape
     factor, shift = out.dtype.type(scale), out.dtype.type(offset)
-    width = out.shape[1]
-    packed = source.strides[0] == width * source.itemsize and source.strides[1] == source.itemsize
-    if packed and consecutive(order):
-        values = vector(pointer(source), order[0] * width, out.size)
-        copy_scaled(values, factor, shift, vector(pointer(out), 0, out.size))
+    data, to = pointer(source), pointer(out)
+    apart, rest = divmod(source.strides[0], source.itemsize)
+    if source.strides[1] != source.itemsize or rest:
+        for b in range(batch):
+            for c in range(width):
+                out[b, c] = out.dtype.type(source[order[b], c]) * factor + shift
         return
-    for b in range(order.size):
-        row = source[order[b]]
-        to = out[b]
-        if row.strides[0] == row.itemsize:
-            copy_scaled(contiguous(row), factor, shift, to)
-        else:
-            copy_scaled(row, factor, shift, to)
+    # Rows that follow one another, as in a batch that holds all of them, are one long row.
+    several = batch if apart == width and consecutive(order) else 1
+    for b in range(0, batch, several):
+        row = vector(data, order[b] * apart, several * width)
+        copy_scaled(row, factor, shift, vector(to, b * width, several * width))
 
 
 @part(inline=True)
