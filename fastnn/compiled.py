@@ -7,6 +7,8 @@ loaded from the cache, when a plan that has it first runs.
 from __future__ import annotations
 
 import math
+import sys
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,9 +25,14 @@ from fastnn.kernels._op import (
     op_of,
     source_dtype,
 )
+from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.optimizers import RULES, all_finite
 from fastnn.plan import Plan
 from fastnn.sources import Source
+
+FEW = run.FEW
+# Whether the interpreter lets one thread in at a time, as the fast road needs.
+LOCKED = JIT and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 _GATHER = {"gather_rows": gather.numbers, "gather_labels": gather.labels}
 # Compiled code never warns; without the compiler the same code would.
@@ -161,10 +168,49 @@ def predict(
     order: np.ndarray,
     out: np.ndarray,
     threads: int,
-) -> None:
-    """As `fastnn.kernels.run.predict`."""
+) -> bool:
+    """As `fastnn.kernels.run.predict`; whether all that went in was finite."""
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
     rows, table = addressed(plan, "", dtype, PREDICT), records(sources, dtype)
-    room = capacity * plan.row_size
-    together(threads, run.predict, rows, table, buffers, capacity, room, order, plan.out, out)
+    room, good = capacity * plan.row_size, np.zeros(threads, np.int64)
+    call = rows, table, buffers, capacity, room, order, plan.out, out, good
+    return bool(good[: together(threads, run.predict, *call)].all())
+
+
+class Few:
+    """The fast road for few rows; ``Few(...)(x)`` gives what the network says, or None.
+
+    None where the rows are too many or not of the network's kind, or hold what is no finite
+    number: the general road takes them, or explains.
+    """
+
+    scratch: ClassVar[dict[np.dtype, np.ndarray]] = {}  # one for all, guarded as the work is
+
+    def __init__(self, plan: Plan, params: np.ndarray) -> None:
+        self.dtype, self.fan_in, self.fan_out = params.dtype, (plan.fan_in,), plan.fan_out
+        rows = addressed(plan, "", self.dtype, PREDICT)
+        rows = rows[rows["when"] & PREDICT != 0]
+        work = np.zeros(FEW * plan.row_size, self.dtype)
+        scratch = self.scratch.setdefault(self.dtype, np.zeros(SCRATCH, self.dtype))
+        desk = np.zeros(run.DESK, np.int64)
+        for place, array in (
+            (run.OPS_AT, rows),
+            (run.PARAMS_AT, params),
+            (run.WORK_AT, work),
+            (run.SCRATCH_AT, scratch),
+        ):
+            desk[place] = array.__array_interface__["data"][0]
+        desk[run.OPS_COUNT], desk[run.RESULT] = len(rows), plan.out
+        self.desk = desk.__array_interface__["data"][0]
+        self.alive = (desk, rows, params, work)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray | None:
+        """Outputs (n, fan_out), or None."""
+        rows = len(x) if x.ndim else 0
+        if not 0 < rows <= FEW or x.dtype is not self.dtype or x.shape[1:] != self.fan_in:
+            return None
+        if not x.flags.carray:
+            return None
+        out = np.empty((rows, self.fan_out), self.dtype)
+        return out if run.predict_few(self.desk, x, out) else None

@@ -207,11 +207,13 @@ def predict(
     order: np.ndarray,
     out: np.ndarray,
     threads: int = 1,
-) -> None:
+) -> bool:
     """As `fastnn.compiled.predict`."""
-    width = out.shape[1]
+    width, good = out.shape[1], True
     for start, rows, batch in blocks(order, buffers, capacity):
         gather(sources, batch, rows)
+        good &= bool(np.isfinite(batch.buffers.work[: rows.size * plan.fan_in]).all())
         forward(plan.rows, batch, PREDICT)
         result = buffers.work[plan.out * capacity :][: rows.size * width]
         out[start : start + rows.size] = result.reshape(rows.size, width)
+    return good

@@ -73,7 +73,7 @@ def _plain(argument: str, value: Any) -> np.ndarray:
     return array
 
 
-def _check_finite(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
+def check_finite(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
     """Every value is a number, also once it is rounded to the network's dtype."""
     if array.dtype.kind != "f":
         return
@@ -90,7 +90,13 @@ def _check_finite(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
 
 
 def inputs(
-    value: Any, dtype: np.dtype, fan_in: int | None, scale: float = 1.0, offset: float = 0.0
+    value: Any,
+    dtype: np.dtype,
+    fan_in: int | None,
+    scale: float = 1.0,
+    offset: float = 0.0,
+    *,
+    checked: bool = True,
 ) -> Source:
     """Check ``x`` and describe it as the source of the first region of ``work``.
 
@@ -104,6 +110,8 @@ def inputs(
         Width that is expected, if it is known.
     scale, offset : float
         ``x * scale + offset`` is what the network sees.
+    checked : bool
+        Whether to look here for values that are not finite.
 
     Raises
     ------
@@ -119,7 +127,8 @@ def inputs(
         )
     if fan_in is not None and array.shape[1] != fan_in:
         raise ValueError(f"x must have shape (n, {fan_in}), got {array.shape}")
-    _check_finite("x", array, dtype)
+    if checked:
+        check_finite("x", array, dtype)
     return Source(array, "gather_rows", 0, array.shape[1], scale, offset)
 
 
@@ -155,7 +164,7 @@ def targets(
         shapes = f"(n, {fan_out}) or {'labels ' if fan_out > 1 else ''}(n,)"
         raise ValueError(f"y must have shape {shapes}, got {array.dtype} {array.shape}")
     array = array.reshape(-1, 1) if array.ndim == 1 else array
-    _check_finite("y", array, dtype)
+    check_finite("y", array, dtype)
     if labels:
         _check_labels(array, fan_out)
         return Source(array, "gather_labels", out, fan_out)

@@ -56,13 +56,15 @@ class Kernel(NamedTuple):
 KERNELS: dict[str, Kernel] = {}
 
 
-def compiled(function: Callable | None = None, *, fastmath=FASTMATH) -> Any:
+def compiled(
+    function: Callable | None = None, *, fastmath: frozenset[str] = FASTMATH, nogil: bool = True
+) -> Any:
     """Compile a function that Python calls; nothing is registered."""
     if function is None:
-        return lambda function: compiled(function, fastmath=fastmath)
+        return lambda function: compiled(function, fastmath=fastmath, nogil=nogil)
     if not JIT:
         return function
-    dispatcher = njit(fastmath=set(fastmath), **OPTIONS)(function)
+    dispatcher = njit(fastmath=set(fastmath), **OPTIONS | {"nogil": nogil})(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 

@@ -114,6 +114,16 @@ if JIT:
         return result(types.intp, item, *[types.intp] * 4), generate
 
     @intrinsic
+    def pointer_at(typing, address, item):
+        """Typed pointer to what lies at an address; ``item`` lends its type."""
+        kind = item.dtype if isinstance(item, types.Array) else item
+
+        def generate(context, builder, signature, args):
+            return builder.inttoptr(args[0], context.get_data_type(kind).as_pointer())
+
+        return types.CPointer(kind)(types.intp, item), generate
+
+    @intrinsic
     def call(typing, address, record, net, lo, hi):
         """Call the function (record, net, lo, hi) that was compiled at an address."""
 

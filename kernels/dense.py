@@ -19,7 +19,8 @@ NARROW = 4
 @part(inline=True)
 def narrow(rows, fan_in, fan_out):
     """Whether a layer is narrow, and what is copied of it has room in the scratch."""
-    return fan_out <= NARROW and fan_in >= NARROW and NARROW * (rows + fan_in) <= SPARE
+    room = NARROW * (rows + fan_in) <= SPARE
+    return fan_out <= NARROW and fan_in >= NARROW and rows >= 4 * NARROW and room
 
 
 @part

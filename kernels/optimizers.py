@@ -10,7 +10,7 @@ as long: there it is set to 0.
 
 import numpy as np
 
-from ._kernel import SUMS, compiled, kernel
+from ._kernel import SUMS, compiled, kernel, part
 from ._memory import vector
 
 
@@ -159,11 +159,17 @@ def adam(rule, net, lo, hi):
 RULES = {"sgd": (sgd, 0), "momentum": (momentum, 1), "adam": (adam, 2)}
 
 
-@compiled(fastmath=SUMS)
-def all_finite(values):
+@part(fastmath=SUMS)
+def finite(values):
     """Whether no value is NaN or infinite: any of those times zero is NaN."""
     zero = values.dtype.type(0)
     total = zero
     for i in range(values.size):
         total += values[i] * zero
     return total == zero
+
+
+@compiled
+def all_finite(values):
+    """As `finite`, for Python."""
+    return finite(values)

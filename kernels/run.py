@@ -13,10 +13,11 @@ What Python calls here is called in every thread, with its own ``seat``.
 import numpy as np
 
 from ._kernel import compiled, part
-from ._memory import call, pointer, shifted, vector
-from ._op import EVALUATE, LOSS, PREDICT, TRAIN, Net, row_values
+from ._memory import call, pointer, pointer_at, shifted, vector
+from ._op import EVALUATE, LOSS, OP, PREDICT, TRAIN, Net, row_values
 from ._team import join, meet, share
 from .gemm import SCRATCH
+from .optimizers import finite
 
 GRAIN = 4  # rows of a batch or of a weight that are not parted: tiles of one row are slow
 
@@ -174,19 +175,65 @@ def evaluate(plan, sources, buffers, capacity, room, order, losses, metrics, tea
 
 
 @compiled
-def predict(plan, sources, buffers, capacity, room, order, offset, out, team, seat):
+def predict(plan, sources, buffers, capacity, room, order, offset, out, good, team, seat):
     """Outputs for the rows ``order``, in blocks of ``capacity`` rows, as in `evaluate`.
 
-    ``offset`` says where the last op leaves its output in the work buffer.
+    ``offset`` says where the last op leaves its output in the work buffer. ``good[seat]``
+    becomes 1 where all the input of a seat was finite; returns the number of seats.
     """
     members = join(pointer(team), seat)
     width = out.shape[1]
     lo, hi = share(order.size, capacity, seat, members)
+    all_good = True
     for start in range(lo, hi, capacity):
         net = bind(buffers, order, start, min(start + capacity, hi), capacity, seat, room)
         gather(sources, net, 0, net.batch)
+        x = row_values(net, net.work, sources[0].out, sources[0].width, 0, net.batch)
+        all_good = finite(x) and all_good
         forward(plan, net, PREDICT, 0, net.batch)
-        result = row_values(net, net.work, offset, width, 0, net.batch)
-        values = vector(pointer(out), start * width, net.batch * width)
-        for i in range(values.size):
-            values[i] = result[i]
+        copy(
+            row_values(net, net.work, offset, width, 0, net.batch),
+            vector(pointer(out), start * width, net.batch * width),
+        )
+    good[seat] = all_good
+    return members
+
+
+@part(inline=True)
+def copy(source, target):
+    """``target = source``."""
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+# What `predict_few` finds at its desk, an array of int64.
+OPS_AT, OPS_COUNT, PARAMS_AT, WORK_AT, SCRATCH_AT, RESULT, DESK = range(7)
+FEW = 16  # rows it takes at the most
+AN_OP, AN_ADDRESS = np.zeros(1, OP)[0], np.int64(0)
+
+
+@compiled(nogil=False)
+def predict_few(address, x, out):
+    """Outputs for at most ``FEW`` rows; whether they were finite numbers.
+
+    The road for one row at a time, where the call costs more than the network: what does not
+    change between calls was put on a desk, whose address is all that is handed over. Its
+    buffers belong to whoever has the interpreter lock, which is therefore kept.
+    """
+    batch, fan_in = x.shape
+    desk = vector(pointer_at(address, AN_ADDRESS), 0, DESK)
+    plan = vector(pointer_at(desk[OPS_AT], AN_OP), 0, desk[OPS_COUNT])
+    work = pointer_at(desk[WORK_AT], x)
+    unused = pointer_at(0, x)
+    net = Net(
+        pointer_at(desk[PARAMS_AT], x), unused, work, unused, unused,
+        pointer_at(desk[SCRATCH_AT], x), pointer_at(0, AN_ADDRESS), batch, FEW,
+    )  # fmt: skip
+    given = vector(pointer(x), 0, batch * fan_in)
+    copy(given, vector(work, 0, batch * fan_in))
+    forward(plan, net, PREDICT, 0, batch)
+    copy(
+        row_values(net, work, desk[RESULT], out.shape[1], 0, batch),
+        vector(pointer(out), 0, out.size),
+    )
+    return finite(given)
