@@ -1,4 +1,4 @@
-"""The command ``fastnn``: reads the arguments and hands them to `fastnn.demo`."""
+"""The command ``fastnn``: reads the arguments, hands them to `fastnn.demo` or fills the cache."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -21,6 +22,7 @@ __all__ = ["main"]
 
 FAILED, WRONG, INTERRUPTED, UNREAD = 1, 2, 130, 141  # exit codes; the last two are a shell's
 MAX_SEED = 2**32 - 1  # what the generated data sets take
+DTYPES = ("float32", "float64")
 EPOCHS = {"digits": 20, "mnist": 30, "spiral": 10_001}
 OWN = {"root": "mnist", "plot": "spiral"}  # options that belong to one data set
 
@@ -40,6 +42,13 @@ examples:
   fastnn demo
   fastnn demo --data spiral --plot boundary.png
   fastnn demo --data mnist --root ~/data --epochs 5 --json
+"""
+
+
+WARMUP = """\
+Compile everything now and keep it, so that no training has to wait later: in a
+container image, on a server, before a lesson. What is kept already is not
+compiled again.
 """
 
 
@@ -87,6 +96,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     demo.add_argument(
         "--plot", metavar="FILE", help="spiral: where the PNG goes (default: fastnn-spiral.png)"
     )
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile everything and keep it",
+        description=WARMUP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    warmup.add_argument(
+        "--dtype", metavar="NAME", help=f"{' or '.join(DTYPES)} (default: both)", dest="dtype"
+    )
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         chosen = commands.choices.get(arguments.command, parser)
@@ -94,9 +113,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.command is None:
         parser.error(f"a command is needed: {', '.join(commands.choices)}; see fastnn --help")
     try:
-        check(arguments)
+        if arguments.command == "demo":
+            check(arguments)
+        elif arguments.dtype is not None:
+            one_of("--dtype", arguments.dtype, DTYPES)
     except ValueError as error:
-        demo.error(str(error))
+        commands.choices[arguments.command].error(str(error))
     return arguments
 
 
@@ -113,6 +135,34 @@ def check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{option} goes with --data {owner}, got --data {data}")
     if arguments.plot is not None and not arguments.plot.lower().endswith(".png"):
         raise ValueError(f"--plot must name a .png file, got {arguments.plot!r}")
+
+
+def warm(arguments: argparse.Namespace) -> int:
+    """Fill the cache; the exit code."""
+    from fastnn import warmup
+
+    dtypes = [arguments.dtype] if arguments.dtype else DTYPES
+    began = time.perf_counter()
+    place, before = warmup.kept()
+    if place is None:
+        why = (
+            "FASTNN_CACHE_DIR is empty" if os.environ.get("FASTNN_CACHE_DIR") == "" else "see above"
+        )
+        print(f"fastnn warmup: error: compiled code cannot be kept: {why}", file=sys.stderr)
+        return FAILED
+    steps = list(warmup.steps(dtypes))
+    for number, (name, compile_it) in enumerate(steps):
+        if sys.stdout.isatty():
+            print(f"\r{number + 1}/{len(steps)} {name:<50}"[:78], end="", flush=True)
+        compile_it()
+    if sys.stdout.isatty():
+        print(f"\r{'':<78}\r", end="")
+    after = warmup.kept()[1]
+    print(
+        f"{after} compiled functions in {place}, {after - before} of them new, "
+        f"in {time.perf_counter() - began:.1f} s"
+    )
+    return 0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -174,7 +224,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             with interruptible():
-                code = run(parse(argv))
+                arguments = parse(argv)
+                code = (run if arguments.command == "demo" else warm)(arguments)
         except SystemExit as leaving:  # argparse has said what there was to say
             code = int(leaving.code or 0)
         sys.stdout.flush()
