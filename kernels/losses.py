@@ -520,9 +520,12 @@ def categorical_accuracy_forward(x, target, out):
     batch, n = x.shape
     for b in range(batch):
         said, true = 0, 0
+        most, truest = x[b, 0], target[b, 0]
         for c in range(1, n):
-            said = c if x[b, c] > x[b, said] else said
-            true = c if target[b, c] > target[b, true] else true
+            if x[b, c] > most:
+                said, most = c, x[b, c]
+            if target[b, c] > truest:
+                true, truest = c, target[b, c]
         out[b] = said == true
 
 

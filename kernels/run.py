@@ -102,17 +102,25 @@ def weights_pass(plan, net, seat, members):
 
 
 @part
-def weights_step(plan, rule, net, seat, members):
-    """Second phase of training: as `weights_pass`, and each weight moves."""
+def move(plan, rule, net, seat, members):
+    """Second phase of training: this seat's weights move; what lies in one piece, in one go.
+
+    A layer's bias lies behind its weight and belongs to whoever has the last of its rows.
+    """
+    start, stop = 0, 0
     for i in range(plan.size):
         if plan[i].gradient != 0:
             lo, hi = share(plan[i].fan_in, GRAIN, seat, members)
             if lo < hi:
-                call(plan[i].gradient, plan[i], net, lo, hi)
-                weight, width = plan[i].weight, plan[i].fan_out
-                call(rule.update, rule, net, weight + lo * width, weight + hi * width)
-                if hi == plan[i].fan_in:
-                    call(rule.update, rule, net, plan[i].bias, plan[i].bias + width)
+                first = plan[i].weight + lo * plan[i].fan_out
+                if first != stop:
+                    if start < stop:
+                        call(rule.update, rule, net, start, stop)
+                    start = first
+                rows = hi + 1 if hi == plan[i].fan_in else hi
+                stop = plan[i].weight + rows * plan[i].fan_out
+    if start < stop:
+        call(rule.update, rule, net, start, stop)
 
 
 @compiled
@@ -152,7 +160,8 @@ def train(
             return i
         rules[seat].step += 1
         rules[seat].learning_rate = rates[i]
-        weights_step(plan, rules[seat], net, seat, members)
+        weights_pass(plan, net, seat, members)
+        move(plan, rules[seat], net, seat, members)
         meet(meeting, members)
     return starts.size
 
