@@ -6,6 +6,8 @@ import math
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,9 @@ from fastnn.kernels import _team
 from fastnn.plan import Plan
 
 VARIABLE = "FASTNN_NUM_THREADS"
-# Floating-point operations for each thread that are worth two meetings in every step of
-# training, and the start of the threads.
-STEP, CALL = 1e6, 2e7
+# Floating-point operations for each thread that may be worth two meetings in every step of
+# training, and that are worth the start of the threads.
+STEP, CALL = 1e5, 2e7
 
 
 @cache
@@ -41,24 +43,81 @@ def _quota(root: Path) -> int | None:
     return None
 
 
-def training(threads: int | None, plan: Plan, batch: int) -> int:
+class Crew:
+    """How many threads train fastest, found out by trying.
+
+    What a step gains from a second thread depends on the network, on how far the caches of the
+    processors are from each other, and on who else is at work. As any number of threads gives
+    the same bits, training tries: from one on, twice as many as long as that is faster; and
+    once more after a second, two seconds, four, ..., for the load may have changed.
+
+    Parameters
+    ----------
+    least, most : int
+        Threads to choose from.
+    clock : callable
+        Seconds.
+    """
+
+    GAIN = 0.95  # another number must bring the time of a step below this share
+    LONG = 0.005  # seconds of a slice that say something
+
+    def __init__(
+        self, least: int, most: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.best, self.most, self.clock = least, most, clock
+        self.least, self.cost, self.pause = least, math.inf, 1.0
+        # The first slice may have compiled.
+        self.trials = [] if least == most else [least, least, 2 * least]
+        self.again = math.inf
+
+    @property
+    def threads(self) -> int:
+        """For the next slice."""
+        if not self.trials and self.clock() > self.again:
+            others = {self.best // 2, min(2 * self.best, self.most)} - {0, self.best}
+            self.trials = [self.best, *sorted(others)]
+            self.cost = math.inf
+        return min(self.trials[0], self.most) if self.trials else self.best
+
+    def learn(self, batches: int, seconds: float) -> None:
+        """Take note of how long the last slice took, unless the start of the threads did."""
+        if not self.trials or seconds < self.LONG:
+            return
+        tried = min(self.trials.pop(0), self.most)
+        if seconds / batches < self.GAIN * self.cost:
+            self.best, self.cost = tried, seconds / batches
+            if not self.trials and tried < self.most:
+                self.trials = [2 * tried]
+        if not self.trials:
+            self.again = self.clock() + self.pause
+            self.pause *= 2
+
+
+def training(threads: int | None, plan: Plan, batch: int) -> Crew:
     """Threads for steps of so many rows: three products with every weight and row."""
-    return _number(threads, 6 * plan.size * batch / STEP)
+    threads = _wanted(threads)
+    if threads is not None:
+        return Crew(threads, threads)
+    return Crew(1, _useful(6 * plan.size * batch / STEP))
 
 
 def looking(threads: int | None, plan: Plan, rows: int) -> int:
     """Threads for one look at so many rows: one product."""
-    return _number(threads, 2 * plan.size * rows / CALL)
+    return _wanted(threads) or _useful(2 * plan.size * rows / CALL)
 
 
-def _number(threads: int | None, useful: float) -> int:
-    """What the user asks for, or the variable; else so many as are useful and exist."""
+def _wanted(threads: int | None) -> int | None:
+    """What the user asks for, here or by the variable."""
     if threads is None and os.environ.get(VARIABLE):
         text = os.environ[VARIABLE]
         threads = whole(VARIABLE, int(text) if text.isdecimal() else text)
-    if threads is None:
-        threads = max(1, min(processors(), int(useful)))
     return threads if _team.AVAILABLE else 1
+
+
+def _useful(number: float) -> int:
+    """So many threads, if there are processors for them."""
+    return max(1, min(processors(), int(number)))
 
 
 def together(threads: int, function: Any, *arguments: Any) -> Any:

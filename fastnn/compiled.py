@@ -31,6 +31,7 @@ from fastnn.plan import Plan
 from fastnn.sources import Source
 
 FEW = run.FEW
+PARTS, SMALL = 4, 1 << 15  # parts of a batch; gradients that all of them together may have
 # Whether the interpreter lets one thread in at a time, as the fast road needs.
 LOCKED = JIT and getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -87,6 +88,11 @@ def readable(
     return [source.taken(order, dtype) for source in sources], np.arange(order.size)
 
 
+def parts_of(plan: Plan) -> int:
+    """Parts that a batch may be cut into: few weights are cheaper to add up than to share."""
+    return PARTS if PARTS * plan.size <= SMALL else 1
+
+
 @quiet
 def gradients(
     plan: Plan,
@@ -131,6 +137,7 @@ def train(
     rules = rule.repeat(threads)
     done = together(
         threads, run.train, rows, rules, table, buffers, capacity, plan.first,
+        parts_of(plan),
         order, starts, stops, rates, losses, metrics,
     )  # fmt: skip
     rule[0] = rules[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -52,8 +53,7 @@ class Network:
     threads : int, optional
         Threads of the compiled backend; any number gives the same bits. By default the
         environment variable ``FASTNN_NUM_THREADS``, or as many of the processors this
-        process may use as the work of a step keeps busy: small networks are trained faster
-        by one.
+        process may use as turn out to train fastest: few for small networks.
 
     Attributes
     ----------
@@ -271,7 +271,11 @@ class Network:
         if not training:
             return Buffers(self._params, none, work, none, none, scratch)
         grad_work = _aligned(len(work), self.dtype)
-        return Buffers(self._params, self._grads, work, grad_work, self._state, scratch)
+        grads = self._grads
+        if self.backend == "compiled":
+            parts = compiled.parts_of(self.plan)
+            grads = _aligned(parts * self.plan.size, self.dtype) if parts > 1 else grads
+        return Buffers(self._params, grads, work, grad_work, self._state, scratch)
 
     def _engine(self) -> ModuleType:
         return _BACKENDS[self.backend]
@@ -337,16 +341,19 @@ class Network:
         plan, metric = self.plan, self._metric(pair)
         samples = len(pair[0].array)
         capacity = _capacity(min(batch_size, samples))
-        threads = _threads.training(self.threads, plan, capacity)
-        buffers = self._buffers(capacity, threads, training=True)
+        crew = _threads.training(self.threads, plan, capacity)
+        buffers = self._buffers(capacity, crew.most, training=True)
         engine = self._engine()
 
         def train(piece: Slice, losses: np.ndarray, metrics: np.ndarray) -> int:
             rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
             batches = (piece.order, piece.starts, piece.stops, rates, losses, metrics)
-            return engine.train(
+            threads, began = crew.threads, time.perf_counter()
+            done = engine.train(
                 plan, metric, self._rule, pair, buffers, capacity, *batches, threads
             )
+            crew.learn(len(piece.starts), time.perf_counter() - began)
+            return done
 
         return training.run(
             train=train,
@@ -480,7 +487,7 @@ class Network:
         pair, _ = self._pair(x, y)
         samples = len(pair[0].array)
         capacity = _capacity(samples)
-        threads = _threads.training(self.threads, plan, capacity)
+        threads = _threads.training(self.threads, plan, capacity).most
         shared = self._buffers(capacity, threads, training=True)
         buffers = shared._replace(grads=_aligned(plan.size, self.dtype))
         self._engine().gradients(plan, "", pair, buffers, capacity, np.arange(samples), threads)

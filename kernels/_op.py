@@ -5,8 +5,8 @@ to three functions that read it, all of one form ``(op, net, lo, hi)``:
 
 * ``forward`` and ``backward`` work on the rows ``lo..hi`` of the batch and on
   no others, so that threads can share a batch without meeting;
-* ``gradient`` sums over the whole batch for the weight rows ``lo..hi`` alone,
-  so that threads can share the weights without meeting.
+* ``gradient`` sums over the rows ``net.first..net.last`` of the batch for the weight
+  rows ``lo..hi`` alone, so that threads can share the weights without meeting.
 
 Each function cuts views out of the buffers and hands them to kernels, which
 know arrays and nothing else. The interpreter (``run.py``) calls the functions
@@ -99,7 +99,7 @@ class Buffers(NamedTuple):
     """The flat arrays of a network, all of one dtype."""
 
     params: np.ndarray  # weights and biases of all layers, one after another
-    grads: np.ndarray  # same map
+    grads: np.ndarray  # same map; behind it once more for each further part of a batch
     work: np.ndarray  # (values per batch row) x capacity: inputs, outputs, target, loss
     grad_work: np.ndarray  # same map: the loss's derivative with respect to each of them
     state: np.ndarray  # the optimizer's memory: vectors of the size of params
@@ -118,14 +118,14 @@ class Net(NamedTuple):
     order: Any  # row numbers of this batch in the user's arrays
     batch: int  # rows in this batch
     capacity: int  # rows that work has room for
+    first: int  # rows of the batch that gradients are summed over: first..last
+    last: int
 
 
 def net_type(dtype: types.Type) -> types.NamedTuple:
     """Numba's type of a ``Net`` whose buffers hold ``dtype``."""
     number = types.CPointer(dtype)
-    return types.NamedTuple(
-        [*[number] * 6, types.CPointer(types.int64), types.intp, types.intp], Net
-    )
+    return types.NamedTuple([*[number] * 6, types.CPointer(types.int64), *[types.intp] * 4], Net)
 
 
 @part(inline=True)

@@ -175,10 +175,10 @@ def backward(op, net, lo, hi):
 
 def gradient(op, net, lo, hi):
     """Rows ``lo..hi`` of the weight, and the bias with the last of them."""
-    grad_out = rows(net, net.grad_work, op.out, op.fan_out, 0, net.batch)
+    grad_out = rows(net, net.grad_work, op.out, op.fan_out, net.first, net.last)
     weight_gradient(
         grad_out,
-        rows(net, net.work, op.x, op.fan_in, 0, net.batch),
+        rows(net, net.work, op.x, op.fan_in, net.first, net.last),
         vector(net.scratch, 0, SCRATCH),
         lo,
         matrix(net.grads, op.weight + lo * op.fan_out, hi - lo, op.fan_out),

@@ -4,8 +4,15 @@ A training step has two phases. In the first, every row of the batch is gathered
 and goes forward and backward for itself. In the second, every weight's gradient is
 summed over the whole batch and the weight moves. Rows never look at other rows,
 weights never at other weights: the threads of a team (``_team.py``) share the rows,
-meet, share the weights, meet. No sum is ever cut, so the result has the same bits
-for any number of threads.
+meet, share the weights, meet.
+
+Between the phases all that the rows left would travel from one processor's cache to
+another's. Where the weights are fewer than that, the batch is cut into parts, each
+is summed by the thread that has its rows, and what is added up in the second phase
+is one gradient for each part.
+
+The result has the same bits for any number of threads: a batch is cut by its size alone,
+and the parts are added in their order.
 
 What Python calls here is called in every thread, with its own ``seat``.
 """
@@ -20,6 +27,10 @@ from .gemm import SCRATCH
 from .optimizers import finite
 
 GRAIN = 4  # rows of a batch or of a weight that are not parted: tiles of one row are slow
+LINE = (
+    16  # numbers that are not parted: threads that write to one line of a cache hinder each other
+)
+PART = 16  # rows that a part of a batch has at the least
 
 
 @part
@@ -61,7 +72,18 @@ def bind(buffers, order, start, stop, capacity, seat, room):
         shifted(pointer(order), start),
         stop - start,
         capacity,
+        0,
+        stop - start,
     )
+
+
+@part(inline=True)
+def narrowed(net, first, last, shift):
+    """The same batch, gradients summed over some of its rows, ``shift`` numbers further on."""
+    return Net(
+        net.params, shifted(net.grads, shift), net.work, net.grad_work, net.state, net.scratch,
+        net.order, net.batch, net.capacity, first, last,
+    )  # fmt: skip
 
 
 @part
@@ -82,9 +104,8 @@ def scores(plan, net):
 
 
 @part
-def rows_pass(plan, sources, net, first, seat, members):
-    """First phase: this seat's rows, gathered, forward and backward."""
-    lo, hi = share(net.batch, GRAIN, seat, members)
+def rows_pass(plan, sources, net, first, lo, hi):
+    """First phase: rows are gathered and go forward and backward, down to the op ``first``."""
     if lo < hi:
         gather(sources, net, lo, hi)
         forward(plan, net, TRAIN, lo, hi)
@@ -93,12 +114,33 @@ def rows_pass(plan, sources, net, first, seat, members):
 
 @part
 def weights_pass(plan, net, seat, members):
-    """Second phase: the gradient of this seat's weights, over the whole batch."""
+    """Second phase: the gradient of this seat's weights."""
     for i in range(plan.size):
         if plan[i].gradient != 0:
             lo, hi = share(plan[i].fan_in, GRAIN, seat, members)
             if lo < hi:
                 call(plan[i].gradient, plan[i], net, lo, hi)
+
+
+@part
+def parts_pass(plan, sources, net, first, size, parts, seat, members):
+    """First phase of a batch in parts: the rows of this seat's parts, and their gradients."""
+    rows = (net.batch + parts * GRAIN - 1) // (parts * GRAIN) * GRAIN
+    lo, hi = share(parts, 1, seat, members)
+    for i in range(lo, hi):
+        start, stop = min(i * rows, net.batch), min((i + 1) * rows, net.batch)
+        rows_pass(plan, sources, net, first, start, stop)
+        weights_pass(plan, narrowed(net, start, stop, i * size), 0, 1)
+
+
+@part
+def add_parts(net, size, parts, lo, hi):
+    """Second phase of a batch in parts: add their gradients ``lo..hi`` to those of the first."""
+    total = vector(net.grads, lo, hi - lo)
+    for i in range(1, parts):
+        more = vector(net.grads, i * size + lo, hi - lo)
+        for k in range(total.size):
+            total[k] += more[k]
 
 
 @part
@@ -128,14 +170,15 @@ def gradients(plan, sources, buffers, capacity, order, team, seat):
     """Gradients of one batch of the rows ``order``, down to the input."""
     members = join(pointer(team), seat)
     net = bind(buffers, order, 0, order.size, capacity, seat, 0)
-    rows_pass(plan, sources, net, 0, seat, members)
+    lo, hi = share(net.batch, GRAIN, seat, members)
+    rows_pass(plan, sources, net, 0, lo, hi)
     meet(pointer(team), members)
     weights_pass(plan, net, seat, members)
 
 
 @compiled
 def train(
-    plan, rules, sources, buffers, capacity, first,
+    plan, rules, sources, buffers, capacity, first, parts,
     order, starts, stops, rates, losses, metrics, team, seat,
 ):  # fmt: skip
     """Train on whole batches, one after another; returns how many went well.
@@ -144,24 +187,36 @@ def train(
     rate ``rates[i]``; the sum of its rows' losses and metrics goes to ``losses[i]`` and
     ``metrics[i]``. Stops at a batch whose loss is not finite, before its update.
 
-    Each seat has its own row of ``rules``, and all of them see the same numbers, so that
-    all stop at the same batch.
+    A batch is cut into at most ``parts``, of not too few rows. Each seat has its own row of
+    ``rules``, and all of them see the same numbers, so that all stop at the same batch.
     """
     meeting = pointer(team)
     members = join(meeting, seat)
+    size = buffers.params.size
     for i in range(starts.size if members > 0 else 0):
         net = bind(buffers, order, starts[i], stops[i], capacity, seat, 0)
-        rows_pass(plan, sources, net, first, seat, members)
+        cut = min(parts, net.batch // PART)
+        if cut > 1:
+            parts_pass(plan, sources, net, first, size, cut, seat, members)
+        else:
+            lo, hi = share(net.batch, GRAIN, seat, members)
+            rows_pass(plan, sources, net, first, lo, hi)
         meet(meeting, members)
         loss, metric = scores(plan, net)
         if seat == 0:
             losses[i], metrics[i] = loss, metric
         if not np.isfinite(loss):
             return i
-        rules[seat].step += 1
-        rules[seat].learning_rate = rates[i]
-        weights_pass(plan, net, seat, members)
-        move(plan, rules[seat], net, seat, members)
+        rule = rules[seat]
+        rule.step += 1
+        rule.learning_rate = rates[i]
+        if cut > 1:
+            lo, hi = share(size, LINE, seat, members)
+            add_parts(net, size, cut, lo, hi)
+            call(rule.update, rule, net, lo, hi)
+        else:
+            weights_pass(plan, net, seat, members)
+            move(plan, rule, net, seat, members)
         meet(meeting, members)
     return starts.size
 

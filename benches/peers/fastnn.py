@@ -1,6 +1,7 @@
 """fastnn itself: `Network.fit` and `Network.predict`."""
 
 import fastnn as fnn
+from fastnn._threads import processors
 from benches.workloads import BETA1, BETA2, EPSILON, OUTPUT
 
 
@@ -17,7 +18,10 @@ def network(work, threads=1, **options):
     layers.append(fnn.Dense(work.widths[-1], OUTPUT[work.loss]))
     if getattr(work, "scale", 1) != 1:
         layers.insert(0, fnn.Input(work.widths[:1], scale=work.scale, offset=work.offset))
-    given = {"loss": work.loss, "input_shape": work.widths[:1], "seed": 0, "threads": threads}
+    # What users get: the library chooses, up to as many as the processors.
+    given_threads = None if threads == processors() else threads
+    given = {"loss": work.loss, "input_shape": work.widths[:1], "seed": 0}
+    given["threads"] = given_threads
     return fnn.Network(layers, **given, **options)
 
 
