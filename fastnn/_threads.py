@@ -22,6 +22,7 @@ VARIABLE = "FASTNN_NUM_THREADS"
 # Floating-point operations for each thread that may be worth two meetings in every step of
 # training, and that are worth the start of the threads.
 STEP, CALL = 1e5, 2e7
+LONG_STEP = 2e7  # operations of a step that more threads have always made faster
 
 
 @cache
@@ -48,13 +49,16 @@ class Crew:
 
     What a step gains from a second thread depends on the network, on how far the caches of the
     processors are from each other, and on who else is at work. As any number of threads gives
-    the same bits, training tries: from one on, twice as many as long as that is faster; and
-    once more after a second, two seconds, four, ..., for the load may have changed.
+    the same bits, training tries: from one on, twice as many as long as that is faster; long
+    steps begin with all. After a second, two seconds, four, ... it looks at the next numbers
+    below and above, for the load may have changed.
 
     Parameters
     ----------
-    least, most : int
-        Threads to choose from.
+    first, most : int
+        Threads to begin with, and how many there may be.
+    tries : bool
+        Whether to try others than the first.
     clock : callable
         Seconds.
     """
@@ -63,13 +67,17 @@ class Crew:
     LONG = 0.005  # seconds of a slice that say something
 
     def __init__(
-        self, least: int, most: int, clock: Callable[[], float] = time.perf_counter
+        self,
+        first: int,
+        most: int,
+        tries: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.best, self.most, self.clock = least, most, clock
-        self.least, self.cost, self.pause = least, math.inf, 1.0
-        # The first slice may have compiled.
-        self.trials = [] if least == most else [least, least, 2 * least]
-        self.again = math.inf
+        self.best, self.most, self.clock = first, most, clock
+        self.cost, self.pause = math.inf, 1.0
+        # The first slice may have compiled: the next one counts.
+        self.trials = [first, first, 2 * first] if tries and first < most else []
+        self.again = clock() + self.pause if tries and most > 1 else math.inf
 
     @property
     def threads(self) -> int:
@@ -98,8 +106,10 @@ def training(threads: int | None, plan: Plan, batch: int) -> Crew:
     """Threads for steps of so many rows: three products with every weight and row."""
     threads = _wanted(threads)
     if threads is not None:
-        return Crew(threads, threads)
-    return Crew(1, _useful(6 * plan.size * batch / STEP))
+        return Crew(threads, threads, tries=False)
+    work = 6 * plan.size * batch
+    most = _useful(work / STEP)
+    return Crew(most if work > LONG_STEP else 1, most)
 
 
 def looking(threads: int | None, plan: Plan, rows: int) -> int:

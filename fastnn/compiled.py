@@ -31,7 +31,7 @@ from fastnn.plan import Plan
 from fastnn.sources import Source
 
 FEW = run.FEW
-PARTS, SMALL = 4, 1 << 15  # parts of a batch; gradients that all of them together may have
+PARTS, SMALL = 4, 1 << 12  # parts of a batch; gradients that all of them together may have
 # Whether the interpreter lets one thread in at a time, as the fast road needs.
 LOCKED = JIT and getattr(sys, "_is_gil_enabled", lambda: True)()
 

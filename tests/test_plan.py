@@ -23,8 +23,8 @@ N = fnn.initializers.normal
 class Recorded(fnn.Network):
     """A network that keeps hold of the buffers of its last training."""
 
-    def _buffers(self, capacity, training):
-        buffers = super()._buffers(capacity, training)
+    def _buffers(self, capacity, threads, training):
+        buffers = super()._buffers(capacity, threads, training)
         if training:
             self.last = buffers
         return buffers
@@ -113,7 +113,7 @@ def test_float32_stays_close_to_the_reference(name):
 
 def in_pieces(plan, rule, sources, buffers, capacity, order, cuts, weight_cuts):
     """A training step in which rows and weights are worked on in pieces, as threads would."""
-    net = run.bind(buffers, order, 0, order.size, capacity)
+    net = run.bind(buffers, order, 0, order.size, capacity, 0, 0)
     for i in range(cuts.size - 1):
         lo, hi = cuts[i], cuts[i + 1]
         run.gather(sources, net, lo, hi)
@@ -141,12 +141,12 @@ if JIT:
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_pieces_of_rows_and_weights_add_up_to_the_same_bits(name, optimizer):
-    """What threads will rely on: no row looks at another, no weight at another."""
+    """What threads rely on: no row looks at another, no weight at another."""
     states = []
     for rows, weights in [([0, 50], [0, 1]), ([0, 1, 17, 40, 50], [0, 0.2, 0.5, 0.9, 1])]:
         net, x, y = build(name, optimizer)
         pair, plan = net._pair(x, y)
-        buffers = net._buffers(64, training=True)
+        buffers = net._buffers(64, 1, training=True)
         net._rule.learning_rate = 0.01
         net._rule.update = _op.address(
             compiled._UPDATES[net._rule.kind[0]], net.dtype, net._rule.dtype
