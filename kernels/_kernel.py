@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import llvmlite.binding
 from numba import config, njit
 from numba.core.ccallback import CFunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 
 from ._cache import SYMBOLS, KernelCache
 
@@ -69,6 +71,26 @@ def compiled(
     return dispatcher
 
 
+class Fragment(JITCodeLibrary):
+    """Code that is only ever linked into other code, and optimised and translated there."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class FragmentCompiler(Compiler):
+    """Compiles as numba does, into a `Fragment`."""
+
+    def compile_extra(self, function: Any) -> Any:
+        codegen = self.state.targetctx.codegen()
+        self.state.library = Fragment(codegen, function.__qualname__)
+        return super().compile_extra(function)
+
+
 def part(
     function: Callable | None = None, *, inline: bool = False, fastmath: frozenset[str] = FASTMATH
 ) -> Any:
@@ -82,7 +104,8 @@ def part(
         return lambda function: part(function, inline=inline, fastmath=fastmath)
     if not JIT:
         return function
-    dispatcher = njit(fastmath=set(fastmath), forceinline=inline, **OPTIONS)(function)
+    options = {"fastmath": set(fastmath), "forceinline": inline, **OPTIONS}
+    dispatcher = njit(pipeline_class=FragmentCompiler, **options)(function)
 
     def without_code(flags: Any) -> Any:
         flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
@@ -154,6 +177,9 @@ def kernel(
         if name in KERNELS:
             raise TypeError(f"{name}: a kernel of this name is registered already")
         run = compiled(function, fastmath=fastmath)
+        if JIT:  # whoever is compiled takes it as a part, without an entry for Python
+            inner = part(function, fastmath=fastmath)
+            run.get_call_template, run.get_overload = inner.get_call_template, inner.get_overload
         KERNELS[name] = Kernel(run, reference, shapes, tuple(writes.split()), sample)
         return KERNELS[name].run
 
