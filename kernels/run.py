@@ -291,7 +291,7 @@ def predict_few(address, x, out):
     unused = pointer_at(0, x)
     net = Net(
         pointer_at(desk[PARAMS_AT], x), unused, work, unused, unused,
-        pointer_at(desk[SCRATCH_AT], x), pointer_at(0, AN_ADDRESS), batch, FEW,
+        pointer_at(desk[SCRATCH_AT], x), pointer_at(0, AN_ADDRESS), batch, FEW, 0, 0,
     )  # fmt: skip
     given = vector(pointer(x), 0, batch * fan_in)
     copy(given, vector(work, 0, batch * fan_in))

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import cli, demo, plot
+from fastnn.kernels import _cache
 from fastnn.kernels._kernel import JIT
 
 needs_compiler = pytest.mark.skipif(
@@ -46,6 +48,13 @@ def process(*arguments, folder, stdout=subprocess.PIPE, **environment):
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
+
+
+def printed_by(running):
+    """What a process that went well has printed; it complained about nothing."""
+    printed, errors = running.communicate(timeout=300)
+    assert (running.returncode, errors) == (0, "")
+    return printed
 
 
 def figures(capsys, *arguments):
@@ -91,7 +100,7 @@ def fake_mnist(folder, samples=40):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ("", "fastnn: error: a command is needed: demo; see fastnn --help"),
+        ("", "fastnn: error: a command is needed: demo, warmup; see fastnn --help"),
         ("dmo", "fastnn: error: argument COMMAND: invalid choice: 'dmo'"),
         ("--sed", "fastnn: error: unknown argument --sed; see fastnn --help"),
         ("--vers", "fastnn: error: unknown argument --vers"),
@@ -499,3 +508,40 @@ def test_decision_boundary_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"fastnn-numba\[plot\]"):
         plot.decision_boundary(two_class_net(), np.zeros((1, 2)), np.zeros(1), tmp_path / "a.png")
+
+
+# -- filling the cache ------------------------------------------------------------
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is compiled, so nothing is kept")
+def test_warmup(tmp_path):
+    """A network then finds everything; the second time there is nothing to do."""
+    cache = {"FASTNN_CACHE_DIR": str(tmp_path)}
+    printed = printed_by(process("warmup", "--dtype", "float32", folder=tmp_path, **cache))
+    found = re.fullmatch(r"(\d+) compiled functions in .*, (\d+) of them new, in .* s\n", printed)
+    assert found and found[1] == found[2] and int(found[1]) > 40
+    again = printed_by(process("warmup", "--dtype", "float32", folder=tmp_path, **cache))
+    assert f"{found[1]} compiled functions" in again and " 0 of them new" in again
+    before = sorted(tmp_path.rglob("*"))
+    printed_by(process("demo", "--json", "--epochs", "1", folder=tmp_path, **cache))
+    assert [file for file in tmp_path.rglob("*.fastnn") if file not in before] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dtype", "float16"], "--dtype must be one of float64, float32; got 'float16'"),
+        (["float32"], "unknown argument float32; see fastnn warmup --help"),
+    ],
+)
+def test_wrong_arguments_of_warmup(capsys, arguments, message):
+    assert cli.main(["warmup", *arguments]) == 2
+    assert capsys.readouterr().err == f"fastnn warmup: error: {message}\n"
+
+
+def test_warmup_without_a_cache(capsys, monkeypatch):
+    monkeypatch.setenv("FASTNN_CACHE_DIR", "")
+    _cache.folder.cache_clear()
+    assert cli.main(["warmup"]) == 1
+    assert "FASTNN_CACHE_DIR is empty" in capsys.readouterr().err
+    _cache.folder.cache_clear()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
-from fastnn import training
+from fastnn import compiled, training
 from fastnn.kernels._kernel import JIT
 
 BACKENDS = ["compiled", "numpy"]
@@ -454,3 +454,101 @@ def test_other_initializers():
     ]
     net = fnn.Network(layers, input_shape=(9,), seed=0)
     assert (net.layers[0].bias == np.float32(0.1)).all() and not net.layers[1].weight.any()
+
+
+# Few rows at a time
+
+
+@pytest.fixture
+def policy():
+    """A network that has predicted once, so that few rows take the fast road."""
+    layers = [fnn.Dense(64, "relu"), fnn.Dense(5, "tanh"), fnn.Dense(2)]
+    net = fnn.Network(layers, input_shape=(4,), seed=0)
+    net.predict(np.zeros((1, 4), np.float32))
+    assert (net._few is not None) == compiled.LOCKED
+    return net
+
+
+def rows_of(n):
+    return np.random.default_rng(n).standard_normal((n, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 11, 12, 15, 16, 17, 100])
+def test_few_rows_have_the_bits_of_many(policy, n):
+    x = rows_of(500)
+    expected = policy.predict(x)
+    for start in (0, 7):
+        assert np.array_equal(policy.predict(x[start : start + n]), expected[start : start + n])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.astype(np.float64),
+        lambda x: np.asfortranarray(x),
+        lambda x: np.repeat(x, 2, axis=0)[::2],
+        lambda x: x.tolist(),
+        lambda x: x.astype(">f4"),
+        lambda x: np.frombuffer(x.tobytes(), np.float32).reshape(x.shape),  # read-only
+        lambda x: x.view(np.recarray),
+    ],
+)
+def test_few_rows_of_any_kind(policy, change):
+    x = rows_of(5)
+    before = x.copy()
+    assert np.array_equal(policy.predict(change(x)), policy.predict(x))
+    assert np.array_equal(x, before)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_few_rows_that_are_not_finite(policy, wrong):
+    for n in (1, 16, 17, 600):
+        x = rows_of(n)
+        x[n - 1, 3] = wrong
+        with pytest.raises(ValueError, match=rf"^x must hold finite .* in row {n - 1}, column 3$"):
+            policy.predict(x)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (1, 3), (4,), (1, 1, 4), ()])
+def test_few_rows_of_another_shape(policy, shape):
+    with pytest.raises(ValueError, match=r"^x must "):
+        policy.predict(np.zeros(shape, np.float32))
+
+
+def test_each_answer_is_an_array_of_its_own(policy):
+    x = rows_of(2)
+    first, second = policy.predict(x[:1]), policy.predict(x[1:])
+    assert not np.array_equal(first, second) and first.base is None
+
+
+def test_few_rows_see_new_parameters(policy):
+    x = rows_of(3)
+    policy.layers[2].bias = [1, 2]
+    one = policy.predict(x)
+    policy.params *= 2
+    assert not np.array_equal(one, policy.predict(x))
+    policy.fit(x, np.ones((3, 2)), epochs=3, verbose=0)
+    fresh = fnn.Network(
+        [fnn.Dense(64, "relu"), fnn.Dense(5, "tanh"), fnn.Dense(2)], input_shape=(4,), seed=1
+    )
+    fresh.params = policy.params
+    assert np.array_equal(policy.predict(x), fresh.predict(x))
+
+
+def test_copies_have_a_road_of_their_own(policy):
+    x = rows_of(3)
+    expected = policy.predict(x)
+    for twin in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+        assert twin._few is None
+        policy.params[:] = 0
+        assert np.array_equal(twin.predict(x), expected)
+        assert np.array_equal(twin.predict(x), expected)
+        policy.params = twin.params
+
+
+def test_inputs_that_are_scaled_take_the_general_road():
+    net = fnn.Network([fnn.Input((4,), scale=2.0), fnn.Dense(2)], seed=0)
+    x = rows_of(3)
+    first = net.predict(x)
+    assert net._few is None
+    assert np.array_equal(net.predict(x), first)
