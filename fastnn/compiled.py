@@ -134,13 +134,10 @@ def train(
     sources, order = readable(sources, order, dtype)
     rows, table = addressed(plan, metric, dtype, TRAIN), records(sources, dtype)
     rule.update = address(_UPDATES[rule.kind[0]], dtype, rule.dtype)
-    rules = rule.repeat(threads)
     done = together(
-        threads, run.train, rows, rules, table, buffers, capacity, plan.first,
-        parts_of(plan),
-        order, starts, stops, rates, losses, metrics,
+        threads, run.train, rows, rule, rule.repeat(threads), table, buffers, capacity, plan.first,
+        parts_of(plan), order, starts, stops, rates, losses, metrics,
     )  # fmt: skip
-    rule[0] = rules[0]
     if done == len(starts) and not all_finite(buffers.params):
         return done - 1
     return done

@@ -178,7 +178,7 @@ def gradients(plan, sources, buffers, capacity, order, team, seat):
 
 @compiled
 def train(
-    plan, rules, sources, buffers, capacity, first, parts,
+    plan, rule, copies, sources, buffers, capacity, first, parts,
     order, starts, stops, rates, losses, metrics, team, seat,
 ):  # fmt: skip
     """Train on whole batches, one after another; returns how many went well.
@@ -187,9 +187,13 @@ def train(
     rate ``rates[i]``; the sum of its rows' losses and metrics goes to ``losses[i]`` and
     ``metrics[i]``. Stops at a batch whose loss is not finite, before its update.
 
-    A batch is cut into at most ``parts``, of not too few rows. Each seat has its own row of
-    ``rules``, and all of them see the same numbers, so that all stop at the same batch.
+    A batch is cut into at most ``parts``, of not too few rows. Each seat but the first has a
+    row of ``copies`` in place of ``rule``, and all of them see the same numbers, so that all
+    stop at the same batch.
     """
+    mine = rule[0]
+    if seat > 0:
+        mine = copies[seat]
     meeting = pointer(team)
     members = join(meeting, seat)
     size = buffers.params.size
@@ -207,16 +211,15 @@ def train(
             losses[i], metrics[i] = loss, metric
         if not np.isfinite(loss):
             return i
-        rule = rules[seat]
-        rule.step += 1
-        rule.learning_rate = rates[i]
+        mine.step += 1
+        mine.learning_rate = rates[i]
         if cut > 1:
             lo, hi = share(size, LINE, seat, members)
             add_parts(net, size, cut, lo, hi)
-            call(rule.update, rule, net, lo, hi)
+            call(mine.update, mine, net, lo, hi)
         else:
             weights_pass(plan, net, seat, members)
-            move(plan, rule, net, seat, members)
+            move(plan, mine, net, seat, members)
         meet(meeting, members)
     return starts.size
 
