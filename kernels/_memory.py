@@ -159,6 +159,11 @@ else:
             address, (rows, columns), (row_stride, column_stride), np.asarray(item).dtype
         )
 
+    def pointer_at(address, item):
+        """Stand-in for a pointer to what lies at an address, however far it goes."""
+        dtype = np.asarray(item).dtype
+        return Pointer(at_address(address, (1 << 40,), (dtype.itemsize,), dtype), 0)
+
     def call(address, record, net, lo, hi):
         """Call the function (record, net, lo, hi) that has this number."""
         FUNCTIONS[address](record, net, lo, hi)
