@@ -137,9 +137,17 @@ if JIT:
 
 else:
 
+    def _anywhere(address, dtype):
+        """Stand-in for a pointer whose memory goes on in both directions, who knows how far."""
+        far = 1 << 39
+        memory = at_address(address - far * dtype.itemsize, (2 * far,), (dtype.itemsize,), dtype)
+        return Pointer(memory, far)
+
     def pointer(array):
         """Stand-in for the pointer to the first element."""
-        return Pointer(array.reshape(-1), 0)
+        if array.flags.c_contiguous:
+            return Pointer(array.reshape(-1), 0)
+        return _anywhere(array.__array_interface__["data"][0], array.dtype)
 
     def shifted(base, elements):
         """The pointer a number of elements further on."""
@@ -160,9 +168,8 @@ else:
         )
 
     def pointer_at(address, item):
-        """Stand-in for a pointer to what lies at an address, however far it goes."""
-        dtype = np.asarray(item).dtype
-        return Pointer(at_address(address, (1 << 40,), (dtype.itemsize,), dtype), 0)
+        """Stand-in for a pointer to what lies at an address."""
+        return _anywhere(int(address), np.asarray(item).dtype)
 
     def call(address, record, net, lo, hi):
         """Call the function (record, net, lo, hi) that has this number."""

@@ -1,8 +1,8 @@
 """fastnn itself: `Network.fit` and `Network.predict`."""
 
 import fastnn as fnn
-from fastnn._threads import processors
 from benches.workloads import BETA1, BETA2, EPSILON, OUTPUT
+from fastnn._threads import processors
 
 
 def optimizer(work):
