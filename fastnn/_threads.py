@@ -39,7 +39,11 @@ def _quota(root: Path) -> int | None:
         try:
             quota, period = " ".join((root / name).read_text() for name in names).split()
             return math.ceil(int(quota) / int(period)) if int(quota) > 0 else None
-        except (OSError, ValueError):  # another system, another version, or "max"
+        except (
+            OSError,
+            ValueError,
+            ZeroDivisionError,
+        ):  # another system, another version, or "max"
             continue
     return None
 
@@ -117,10 +121,14 @@ def looking(threads: int | None, plan: Plan, rows: int) -> int:
     return _wanted(threads) or _useful(2 * plan.size * rows / CALL)
 
 
+def asked() -> str:
+    """What the environment asks for, if anything."""
+    return os.environ.get(VARIABLE, "")
+
+
 def _wanted(threads: int | None) -> int | None:
     """What the user asks for, here or by the variable."""
-    if threads is None and os.environ.get(VARIABLE):
-        text = os.environ[VARIABLE]
+    if threads is None and (text := asked()):
         threads = whole(VARIABLE, int(text) if text.isdecimal() else text)
     return threads if _team.AVAILABLE else 1
 
@@ -132,24 +140,30 @@ def _useful(number: float) -> int:
 
 def together(threads: int, function: Any, *arguments: Any) -> Any:
     """Call a function of `fastnn.kernels.run` in so many threads; what the first one returned."""
-    team = np.zeros(_team.TEAM, np.int64)
     # Code that is not compiled yet would be compiled by all of them, one after another.
-    ready = threads > 1 and bool(function.signatures)
-    others = []
-    try:
-        for seat in range(1, threads if ready else 1):
-            thread = threading.Thread(
-                target=function, args=(*arguments, team, seat), name=f"fastnn-{seat}", daemon=True
-            )
-            try:
-                thread.start()
-            except RuntimeError:  # the system has no more; those that are there will do
-                break
-            others.append(thread)
-        team[_team.WANTED] = 1 + len(others)
-        return function(*arguments, team, 0)
-    finally:
-        if team[_team.MEMBERS] == 0:  # never joined: an interrupt came first
-            team[_team.MEMBERS] = _team.CALLED_OFF
-        for thread in others:
-            thread.join()
+    if threads > 1 and function.signatures:
+        team = np.zeros(_team.TEAM, np.int64)
+        others: list[threading.Thread] = []
+        try:
+            for seat in range(1, threads):
+                thread = threading.Thread(
+                    target=function, args=(*arguments, team, seat), name=f"fastnn-{seat}"
+                )
+                thread.daemon = True
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no more; those that are there will do
+                    break
+                others.append(thread)
+            team[_team.WANTED] = 1 + len(others)
+            result = function(*arguments, team, 0)
+        finally:
+            if team[_team.MEMBERS] == 0:  # never joined: an interrupt came first
+                team[_team.MEMBERS] = _team.CALLED_OFF
+            for thread in others:
+                thread.join()
+        if team[_team.MEMBERS] != _team.CALLED_OFF:
+            return result
+    alone = np.zeros(_team.TEAM, np.int64)
+    alone[_team.WANTED] = 1
+    return function(*arguments, alone, 0)

@@ -117,6 +117,7 @@ class Network:
         self._weights_rng, self._shuffle_rng = map(np.random.default_rng, streams)
         self._plan: Plan | None = None
         self._few: compiled.Few | None = None
+        self._crew: tuple[Any, _threads.Crew] | None = None
         for layer in chain:
             layer._owner = self
         if fan_in is not None:
@@ -132,7 +133,7 @@ class Network:
             layer, width = self.layers[parameter.layer], plan.widths[parameter.layer]
             initial = layer.initial(parameter.name, self._weights_rng, width)
             parameter.of(params)[...] = initial
-        self._plan, self._params, self._few = plan, params, None
+        self._plan, self._params, self._few, self._crew = plan, params, None, None
         self._hand_out_views()
         self._reset_optimizer()
 
@@ -144,7 +145,7 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: addresses are those of one process."""
-        return self.__dict__ | {"_few": None}
+        return self.__dict__ | {"_few": None, "_crew": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Join the layers of a copy to its parameters again."""
@@ -277,6 +278,13 @@ class Network:
             grads = _aligned(parts * self.plan.size, self.dtype) if parts > 1 else grads
         return Buffers(self._params, grads, work, grad_work, self._state, scratch)
 
+    def _crew_for(self, capacity: int) -> _threads.Crew:
+        """Who trains; what was found out by an earlier `fit` of such batches is not forgotten."""
+        key = (self.threads, _threads.asked(), capacity)
+        if self._crew is None or self._crew[0] != key:
+            self._crew = key, _threads.training(self.threads, self.plan, capacity)
+        return self._crew[1]
+
     def _engine(self) -> ModuleType:
         return _BACKENDS[self.backend]
 
@@ -341,7 +349,7 @@ class Network:
         plan, metric = self.plan, self._metric(pair)
         samples = len(pair[0].array)
         capacity = _capacity(min(batch_size, samples))
-        crew = _threads.training(self.threads, plan, capacity)
+        crew = self._crew_for(capacity)
         buffers = self._buffers(capacity, crew.most, training=True)
         engine = self._engine()
 

@@ -23,9 +23,10 @@ from ._kernel import JIT, part
 
 # Places in a team's array of int64, 64 bytes apart: threads that write to one cache line hinder
 # each other.
-WANTED, MEMBERS, WAITING, ROUND = 0, 8, 16, 24
-TEAM = 32  # size of the array, all zeros before the team joins
+WANTED, PRESENT, MEMBERS, WAITING, ROUND = 0, 8, 16, 24, 32
+TEAM = 40  # size of the array, all zeros before the team joins
 CALLED_OFF = -1  # in place of the number of members: go home
+PATIENCE = 3_000_000  # looks for a thread that does not come, a second or more
 SPINS = 200  # looks before a thread that waits offers its processor to others, about 10 us
 
 _YIELDS = [  # of the C library, of Windows
@@ -103,10 +104,24 @@ if AVAILABLE:
 
     @part
     def join(team, seat):
-        """Begin; returns how many members there are, or ``CALLED_OFF``."""
-        if seat == 0:
-            _write(team, MEMBERS, _read(team, WANTED))
-        return _after(team, MEMBERS, 0)
+        """Begin; returns how many members there are, or ``CALLED_OFF``.
+
+        The first seat waits for all the others. If one does not come, whatever happened to it,
+        nobody begins.
+        """
+        if seat > 0:
+            _add(team, PRESENT, 1)
+            return _after(team, MEMBERS, 0)
+        wanted, looks = _read(team, WANTED), 0
+        while _read(team, PRESENT) < wanted - 1 and looks < PATIENCE:
+            looks += 1
+            if looks < SPINS:
+                _pause()
+            else:
+                _yield()
+        complete = _read(team, PRESENT) == wanted - 1
+        _write(team, MEMBERS, wanted if complete else CALLED_OFF)
+        return _read(team, MEMBERS)
 
     @part
     def meet(team, members):

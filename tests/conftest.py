@@ -21,4 +21,5 @@ def end_of_a_deadlock(capfd):
         faulthandler.dump_traceback_later(DEADLOCK, exit=True, file=error)
         yield
         faulthandler.cancel_dump_traceback_later()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastnn-")]
+    alive = [thread.name for thread in threading.enumerate() if thread.is_alive()]
+    assert not [name for name in alive if name.startswith("fastnn-")]
