@@ -87,18 +87,20 @@ class Crew:
     def threads(self) -> int:
         """For the next slice."""
         if not self.trials and self.clock() > self.again:
-            others = {self.best // 2, min(2 * self.best, self.most)} - {0, self.best}
-            self.trials = [self.best, *sorted(others)]
-            self.cost = math.inf
+            self.trials = sorted({self.best // 2, min(2 * self.best, self.most)} - {0, self.best})
         return min(self.trials[0], self.most) if self.trials else self.best
 
     def learn(self, batches: int, seconds: float) -> None:
         """Take note of how long the last slice took, unless the start of the threads did."""
-        if not self.trials or seconds < self.LONG:
+        if seconds < self.LONG:
+            return
+        step = seconds / batches
+        if not self.trials:
+            self.cost = step
             return
         tried = min(self.trials.pop(0), self.most)
-        if seconds / batches < self.GAIN * self.cost:
-            self.best, self.cost = tried, seconds / batches
+        if step < self.GAIN * self.cost:
+            self.best, self.cost = tried, step
             if not self.trials and tried < self.most:
                 self.trials = [2 * tried]
         if not self.trials:

@@ -27,9 +27,7 @@ from .gemm import SCRATCH
 from .optimizers import finite
 
 GRAIN = 4  # rows of a batch or of a weight that are not parted: tiles of one row are slow
-LINE = (
-    16  # numbers that are not parted: threads that write to one line of a cache hinder each other
-)
+LINE = 16  # numbers that are not parted: those on a line of the cache belong to one thread
 PART = 16  # rows that a part of a batch has at the least
 
 
