@@ -114,8 +114,9 @@ def test_new_processes_give_the_same_bits():
     """Also eight threads on one processor, which is all that such a process counts."""
     alone = hasattr(os, "sched_setaffinity")
     path, cache = f"{ROOT}{os.pathsep}{ROOT / 'tests'}", os.environ["FASTNN_CACHE_DIR"]
+    modes = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_")}  # of this process
     processes = [
-        start(HASH.format(one_processor=one), path, cache, FASTNN_NUM_THREADS=count)
+        start(HASH.format(one_processor=one), path, cache, FASTNN_NUM_THREADS=count, **modes)
         for count, one in (("1", False), ("2", False), ("3", False), ("8", False), ("8", alone))
     ]
     ends = [finished(process)[0].split() for process in processes]
