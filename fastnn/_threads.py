@@ -22,7 +22,7 @@ VARIABLE = "FASTNN_NUM_THREADS"
 # Floating-point operations for each thread that may be worth two meetings in every step of
 # training, and that are worth the start of the threads.
 STEP, CALL = 1e5, 2e7
-LONG_STEP = 2e7  # operations of a step that more threads have always made faster
+BEGIN = 2e7  # such operations for each thread to begin with: about 0.2 ms
 
 
 @cache
@@ -53,8 +53,8 @@ class Crew:
 
     What a step gains from a second thread depends on the network, on how far the caches of the
     processors are from each other, and on who else is at work. As any number of threads gives
-    the same bits, training tries: from one on, twice as many as long as that is faster; long
-    steps begin with all. After a second, two seconds, four, ... it looks at the next numbers
+    the same bits, training tries: from a few on, one where steps are short, twice as many as
+    long as that is faster. After a second, two seconds, four, ... it looks at the next numbers
     below and above, for the load may have changed.
 
     Parameters
@@ -115,7 +115,7 @@ def training(threads: int | None, plan: Plan, batch: int) -> Crew:
         return Crew(threads, threads, tries=False)
     work = 6 * plan.size * batch
     most = _useful(work / STEP)
-    return Crew(most if work > LONG_STEP else 1, most)
+    return Crew(_useful(work / BEGIN), most)
 
 
 def looking(threads: int | None, plan: Plan, rows: int) -> int:

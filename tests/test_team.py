@@ -100,6 +100,7 @@ def test_a_wrong_argument_is_named(threads):
     [
         ({}, None),
         ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "100000 0\n"}, None),
         ({"cpu.max": "150000 100000\n"}, 2),
         ({"cpu.max": "50000 100000\n"}, 1),
         ({"cpu.max": "400000 100000\n"}, 4),
