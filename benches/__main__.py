@@ -8,8 +8,9 @@ from pathlib import Path
 
 from benches import fresh, peers, report, whole
 from benches.measure import timed
-from benches.timing import facts, machine, processors
+from benches.timing import facts, machine
 from benches.workloads import INFERENCE, TRAINING
+from fastnn._threads import processors
 
 WORKLOADS = TRAINING | INFERENCE
 FIGURES = ("startup", "memory", "whole")

@@ -3,7 +3,8 @@
 import pytest
 from threadpoolctl import threadpool_limits
 
-from benches.timing import machine, processors
+from benches.timing import machine
+from fastnn._threads import processors
 
 
 def pytest_addoption(parser):

@@ -17,8 +17,9 @@ from benches.measure import figures
 from benches.peak import gflops, peak
 from benches.peers.fastnn import initial, training
 from benches.report import COLOURS, RESULTS, draw, duration
-from benches.timing import facts, interleaved, machine, processors
+from benches.timing import facts, interleaved, machine
 from benches.workloads import Training
+from fastnn._threads import processors
 
 LABELS = "cross_entropy"
 NEIGHBOURS = {1000: (992, 1024), 1023: (992, 1024)}

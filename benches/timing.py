@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn._threads import processors
 from fastnn.kernels._tile import VECTOR_BITS
 
 Call = Callable[[int], Any]  # does something so many times
@@ -19,12 +20,6 @@ Call = Callable[[int], Any]  # does something so many times
 # another's turn.
 PAUSE = 0.02
 LIBRARIES = ("numpy", "numba", "torch", "jax", "scikit-learn", "onnxruntime")
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    known = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def facts() -> dict[str, Any]:

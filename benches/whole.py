@@ -15,8 +15,8 @@ import numpy as np
 
 import fastnn as fnn
 from benches.peers.fastnn import load, network, optimizer
-from benches.timing import processors
 from benches.workloads import Training, one_hot
+from fastnn._threads import processors
 
 
 class Whole(NamedTuple):

@@ -39,11 +39,8 @@ def _quota(root: Path) -> int | None:
         try:
             quota, period = " ".join((root / name).read_text() for name in names).split()
             return math.ceil(int(quota) / int(period)) if int(quota) > 0 else None
-        except (
-            OSError,
-            ValueError,
-            ZeroDivisionError,
-        ):  # another system, another version, or "max"
+        # Another system, another version, or "max".
+        except (OSError, ValueError, ZeroDivisionError):
             continue
     return None
 

@@ -88,6 +88,19 @@ def readable(
     return [source.taken(order, dtype) for source in sources], np.arange(order.size)
 
 
+def prepared(
+    plan: Plan, metric: str, sources: list[Source], buffers: Buffers, order: np.ndarray, mode: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Source]]:
+    """Ops, sources and row numbers as the interpreter reads them.
+
+    Whoever calls must keep what comes last until the interpreter is done: the sources have the
+    addresses of its arrays.
+    """
+    dtype = buffers.params.dtype
+    sources, order = readable(sources, order, dtype)
+    return addressed(plan, metric, dtype, mode), records(sources, dtype), order, sources
+
+
 def parts_of(plan: Plan) -> int:
     """Parts that a batch may be cut into: few weights are cheaper to add up than to share."""
     return PARTS if PARTS * plan.size <= SMALL else 1
@@ -104,9 +117,7 @@ def gradients(
     threads: int,
 ) -> None:
     """As `fastnn.kernels.run.gradients`."""
-    dtype = buffers.params.dtype
-    sources, order = readable(sources, order, dtype)
-    rows, table = addressed(plan, metric, dtype, TRAIN), records(sources, dtype)
+    rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
     together(threads, run.gradients, rows, table, buffers, capacity, order)
 
 
@@ -130,10 +141,8 @@ def train(
 
     Parameters that are not finite are found here, once for all batches of a call.
     """
-    dtype = buffers.params.dtype
-    sources, order = readable(sources, order, dtype)
-    rows, table = addressed(plan, metric, dtype, TRAIN), records(sources, dtype)
-    rule.update = address(_UPDATES[rule.kind[0]], dtype, rule.dtype)
+    rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
+    rule.update = address(_UPDATES[rule.kind[0]], buffers.params.dtype, rule.dtype)
     done = together(
         threads, run.train, rows, rule, rule.repeat(threads), table, buffers, capacity, plan.first,
         parts_of(plan), order, starts, stops, rates, losses, metrics,
@@ -154,9 +163,7 @@ def evaluate(
     threads: int,
 ) -> tuple[float, float]:
     """As `fastnn.kernels.run.evaluate`, with the sums of all blocks added up."""
-    dtype = buffers.params.dtype
-    sources, order = readable(sources, order, dtype)
-    rows, table = addressed(plan, metric, dtype, EVALUATE), records(sources, dtype)
+    rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, EVALUATE)
     sums = np.zeros((2, -(-order.size // capacity)))
     room = capacity * plan.row_size
     together(threads, run.evaluate, rows, table, buffers, capacity, room, order, *sums)
@@ -174,9 +181,7 @@ def predict(
     threads: int,
 ) -> bool:
     """As `fastnn.kernels.run.predict`; whether all that went in was finite."""
-    dtype = buffers.params.dtype
-    sources, order = readable(sources, order, dtype)
-    rows, table = addressed(plan, "", dtype, PREDICT), records(sources, dtype)
+    rows, table, order, _arrays = prepared(plan, "", sources, buffers, order, PREDICT)
     room, good = capacity * plan.row_size, np.zeros(threads, np.int64)
     call = rows, table, buffers, capacity, room, order, plan.out, out, good
     return bool(good[: together(threads, run.predict, *call)].all())
@@ -196,13 +201,14 @@ class Few:
         rows = addressed(plan, "", self.dtype, PREDICT)
         rows = rows[rows["when"] & PREDICT != 0]
         work = np.zeros(FEW * plan.row_size, self.dtype)
-        scratch = self.scratch.setdefault(self.dtype, np.zeros(SCRATCH, self.dtype))
+        if self.dtype not in self.scratch:
+            self.scratch[self.dtype] = np.zeros(SCRATCH, self.dtype)
         desk = np.zeros(run.DESK, np.int64)
         for place, array in (
             (run.OPS_AT, rows),
             (run.PARAMS_AT, params),
             (run.WORK_AT, work),
-            (run.SCRATCH_AT, scratch),
+            (run.SCRATCH_AT, self.scratch[self.dtype]),
         ):
             desk[place] = array.__array_interface__["data"][0]
         desk[run.OPS_COUNT], desk[run.RESULT] = len(rows), plan.out

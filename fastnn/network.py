@@ -437,7 +437,7 @@ class Network:
             if not engine.predict(plan, [source], buffers, capacity, rows, out[rows[0] :], threads):
                 sources.check_finite("x", source.array, self.dtype)
         plain = (source.scale, source.offset) == (1, 0) and self.backend == "compiled"
-        if plain and samples <= compiled.FEW and compiled.LOCKED:
+        if self._few is None and plain and samples <= compiled.FEW and compiled.LOCKED:
             self._few = compiled.Few(plan, self._params)  # for the next call
         return out
 

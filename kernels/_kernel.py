@@ -124,8 +124,8 @@ def part(
 def on_its_own(name: str, function: Callable, signature: Any) -> None:
     """Give a function code of its own, that others call by a symbol and do not hold.
 
-    For functions that are long to compile and have many callers. There is no code until
-    `provide` is called, by a caller's compilation or by the cache that loads a caller.
+    For functions that are long to compile and have many callers. There is no code until the
+    entry in ``SYMBOLS`` is called, by a caller's compilation or by the cache that loads a caller.
     """
 
     @cache

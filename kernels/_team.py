@@ -3,9 +3,9 @@
 Every thread of a *team* has a *seat*, a number from 0 on, and calls the same
 function. It first ``join``s, then takes its ``share`` of what is to be done, and
 ``meet``s the others wherever it needs what they have computed. A meeting is a few
-atomic operations on memory that the team shares: no lock, no system call, a
-tenth of a microsecond where every thread has a processor. Where they have not, those
-who wait for long offer theirs to the others.
+atomic operations on memory that the team shares: no lock, and no system
+call where every thread has a processor. Where they have not, those who wait for long
+offer theirs to the others.
 
 Source: the barrier counts rounds, so that a thread may arrive at the next meeting before
 the last one has left this: Hensgen, Finkel and Manber (1988), "Two algorithms for barrier

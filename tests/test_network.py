@@ -546,6 +546,13 @@ def test_copies_have_a_road_of_their_own(policy):
         policy.params = twin.params
 
 
+def test_the_fast_road_is_built_once(policy):
+    """Also where a caller's rows are of a kind that never takes it."""
+    road = policy._few
+    policy.predict(rows_of(3).astype(np.float64))
+    assert policy._few is road
+
+
 def test_inputs_that_are_scaled_take_the_general_road():
     net = fnn.Network([fnn.Input((4,), scale=2.0), fnn.Dense(2)], seed=0)
     x = rows_of(3)

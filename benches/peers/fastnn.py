@@ -18,10 +18,9 @@ def network(work, threads=1, **options):
     layers.append(fnn.Dense(work.widths[-1], OUTPUT[work.loss]))
     if getattr(work, "scale", 1) != 1:
         layers.insert(0, fnn.Input(work.widths[:1], scale=work.scale, offset=work.offset))
-    # What users get: the library chooses, up to as many as the processors.
-    given_threads = None if threads == processors() else threads
-    given = {"loss": work.loss, "input_shape": work.widths[:1], "seed": 0}
-    given["threads"] = given_threads
+    if threads == processors():
+        threads = None  # what users get: the library chooses, up to so many
+    given = {"loss": work.loss, "input_shape": work.widths[:1], "seed": 0, "threads": threads}
     return fnn.Network(layers, **given, **options)
 
 
