@@ -17,7 +17,7 @@ from fastnn.kernels._op import OPS
 __all__ = ["Activation", "Dense", "Input", "Layer"]
 
 # He's variance is right where an activation zeroes half of its inputs, Glorot's elsewhere.
-_RECTIFIERS = ("relu", "leaky_relu")
+RECTIFIERS = ("relu", "leaky_relu")
 
 
 class Step(NamedTuple):
@@ -27,7 +27,8 @@ class Step(NamedTuple):
     fan_in: int
     fan_out: int
     parameters: tuple[str, ...] = ()
-    alpha: float = 0.0
+    alpha: float = 1.0
+    alpha_x: float = 1.0
 
 
 class Layer:
@@ -125,7 +126,7 @@ class Activation(Layer):
 
     def steps(self, fan_in: int) -> list[Step]:
         """One elementwise op."""
-        return [Step(self.name, fan_in, fan_in, alpha=self.alpha)]
+        return [Step(self.name, fan_in, fan_in, alpha=0.0 if self.name == "relu" else self.alpha)]
 
     def __repr__(self) -> str:
         alpha = f", alpha={self.alpha:g}" if self.name == "leaky_relu" else ""
@@ -176,7 +177,7 @@ class Dense(Layer):
             activation if isinstance(activation, Activation) else Activation(activation)
         )
         if weight_initializer is None:
-            rectified = self.activation.name in _RECTIFIERS
+            rectified = self.activation.name in RECTIFIERS
             weight_initializer = "he_normal" if rectified else "glorot_uniform"
         self._initializers = {
             "weight": initializers.get("weight_initializer", weight_initializer),

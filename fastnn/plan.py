@@ -16,14 +16,16 @@ says where its arrays begin and how wide they are.
 >>> layers = [fnn.Dense(3, "relu"), fnn.Dense(2, "softmax")]
 >>> net = fnn.Network(layers, input_shape=(4,), loss="cross_entropy", seed=0)
 >>> print(net.plan)
-#  op                     layer   when      x  out  prob  target  weight  bias  fan_in  fan_out
-0  dense                  0       always    0    4     .       .       0    12       4        3
-1  relu                   0       always    4    7     .       .       .     .       3        3
-2  dense                  1       always    7   10     .       .      15    21       3        2
-3  softmax                1       predict  10   12     .       .       .     .       2        2
-4  softmax_cross_entropy  loss    train    10   16    12      14       .     .       2        1
-5  categorical_accuracy   metric  train    12   17     .      14       .     .       2        1
-params: 23 values; work: 18 values per batch row
+#  op                     layer   when     x  out  prob  target  weight  bias  fan_in  fan_out
+0  dense relu             0       always   0    4     .       .       0    12       4        3
+1  dense                  1       always   4    7     .       .      15    21       3        2
+2  softmax                1       predict  7    9     .       .       .     .       2        2
+3  softmax_cross_entropy  loss    train    7   13     9      11       .     .       2        1
+4  categorical_accuracy   metric  train    9   14     .      11       .     .       2        1
+params: 23 values; work: 15 values per batch row
+
+The relu has no op of its own: between two dense layers they apply it themselves, see
+`fastnn.kernels.dense`.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ import numpy as np
 from fastnn.kernels import _op
 from fastnn.kernels._kernel import KERNELS
 from fastnn.kernels._op import ALWAYS, EVALUATE, LOSS, METRIC, OP, OPS, PREDICT, TRAIN, op_of
-from fastnn.layers import Layer
+from fastnn.layers import RECTIFIERS, Layer, Step
 
 __all__ = ["Parameter", "Plan"]
 
@@ -102,19 +104,22 @@ class Plan:
         records: list[dict[str, float]] = []
         self.widths: list[int] = []
         width, at = fan_in, 0  # of the values that the next op takes
+        steps: list[tuple[int, Step]] = []
         for number, layer in enumerate(layers):
             self.widths.append(width)
             for name, shape in layer.shapes(width).items():
                 self.parameters.append(Parameter(number, name, self.size, shape))
                 self.size += self.parameters[-1].size
-            for step in layer.steps(width):
-                record = self._record(step.op, number, at, step.fan_in, step.fan_out, ALWAYS)
-                record["alpha"] = step.alpha
-                for parameter in self.parameters:
-                    if parameter.layer == number and parameter.name in step.parameters:
-                        record[parameter.name] = parameter.offset
-                records.append(record)
-                width, at = step.fan_out, int(record["out"])
+            steps += [(number, step) for step in layer.steps(width)]
+            width = layer.fan_out(width)
+        for number, step in rectified(steps):
+            record = self._record(step.op, number, at, step.fan_in, step.fan_out, ALWAYS)
+            record.update(alpha=step.alpha, alpha_x=step.alpha_x)
+            for parameter in self.parameters:
+                if parameter.layer == number and parameter.name in step.parameters:
+                    record[parameter.name] = parameter.offset
+            records.append(record)
+            at = int(record["out"])
         self.fan_out, self.out = width, at
         self.target = self._region(width)
         records += self._ending(records, loss)
@@ -181,8 +186,10 @@ class Plan:
             takes = {name for kernel in kernels_of(op) for name in KERNELS[kernel].shapes}
             layer = {LOSS: "loss", METRIC: "metric"}.get(int(row.layer), str(row.layer))
             places = [str(row[c]) if c in takes else "." for c in _COLUMNS]
+            rectifier = {0: " relu", 1: ""}.get(row.alpha, " leaky_relu")
+            name = op.name + (rectifier if op.name == "dense" else "")
             table.append(
-                [str(i), op.name, layer, _WHEN[int(row.when)], *places, *map(str, widths_of(row))]
+                [str(i), name, layer, _WHEN[int(row.when)], *places, *map(str, widths_of(row))]
             )
         widths = [max(len(line[c]) for line in table) for c in range(len(heads))]
         lines = [
@@ -194,6 +201,26 @@ class Plan:
         ]
         lines.append(f"params: {self.size:,} values; work: {self.row_size:,} values per batch row")
         return "\n".join(lines)
+
+
+def rectified(steps: list[tuple[int, Step]]) -> list[tuple[int, Step]]:
+    """Each rectifier between two dense layers becomes part of both.
+
+    What the second one sees must tell on which side of 0 the sum was: a slope below 0 would
+    turn the sign.
+    """
+    result: list[tuple[int, Step]] = []
+    ops = [step.op for _, step in steps]
+    for i, (layer, step) in enumerate(steps):
+        between = step.op in RECTIFIERS and ops[i - 1 : i] == ops[i + 1 : i + 2] == ["dense"]
+        if between and step.alpha >= 0:
+            before = result.pop()
+            result.append((before[0], before[1]._replace(alpha=step.alpha)))
+            after = steps[i + 1]
+            steps[i + 1] = (after[0], after[1]._replace(alpha_x=step.alpha))
+        else:
+            result.append((layer, step))
+    return result
 
 
 def widths_of(row: np.record) -> tuple[int, int]:

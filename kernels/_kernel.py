@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import llvmlite.binding
+import numpy as np
 from numba import config, njit
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
@@ -38,6 +39,10 @@ FASTMATH = frozenset({"contract"})
 SUMS = FASTMATH | {"reassoc", "nsz"}
 # error_model="numpy": a division that must check for zero is not vectorised.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
+
+# Arguments of an inlined part that LLVM is to know, of a type that numba does not: it would compile
+# the part anew for each literal number.
+ONE, TWO, THREE, FOUR = (np.int64(n) for n in (1, 2, 3, 4))
 
 
 class Kernel(NamedTuple):

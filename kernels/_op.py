@@ -47,7 +47,9 @@ OP = np.dtype(
         ("bias", np.int64),  # offset in params and grads
         ("fan_in", np.int64),  # values per batch row going in
         ("fan_out", np.int64),  # values per batch row coming out
-        ("alpha", np.float64),  # slope of leaky_relu below zero
+        ("alpha", np.float64),  # slope below zero: of leaky_relu, or of a rectifier that a dense
+        # layer applies itself, 1 where it applies none
+        ("alpha_x", np.float64),  # likewise of the one that the layer before it has applied
     ],
     align=True,
 )

@@ -4,11 +4,14 @@
 registers,
 
     out[r, :] = start[r, :] + sum over k of a[r, k] * b[k, :]
+    out[r, :] *= slope where mask[r, :] <= 0
 
 in *tiles* of a few rows whose sums all stay in registers: a step over ``k`` loads the vectors of
 ``b``, broadcasts a number of ``a`` for each row and makes a fused multiply-add for each row and
 vector. Plain loops do not get there: the compiler spills the sums or vectorises along ``k``. The
-last vector of a panel is masked where the width is no multiple of it.
+last vector of a panel is masked where the width is no multiple of it. The second line rides
+along while the sums are at hand: with ``mask`` the output itself it is relu or leaky_relu, with
+the output of such a layer it is the way back through one. A slope of 1 leaves it out.
 
 Source: the shape of the tile follows Goto and van de Geijn (2008), "Anatomy of
 High-Performance Matrix Multiplication", ACM TOMS 34(3), section 6.
@@ -51,7 +54,7 @@ def lanes(itemsize: int) -> int:
 
 def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
     """Write the instructions of one tile at the builder's position."""
-    a, a_row, a_k, b, b_k, start, start_row, out, out_row, k, columns = arguments
+    a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, k, columns = arguments
     index, lane = ir.IntType(64), ir.IntType(32)
     vector = ir.VectorType(element, count)
     align = {"float": 4, "double": 8}[str(element)]
@@ -76,7 +79,7 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
     if partial:  # the columns of the last vector that exist
         wide = ir.VectorType(index, count)
         lanes_left = splat(builder.sub(columns, number(last * count)), wide)
-        mask = builder.icmp_signed("<", ir.Constant(wide, list(range(count))), lanes_left)
+        exist = builder.icmp_signed("<", ir.Constant(wide, list(range(count))), lanes_left)
         address = ir.PointerType(vector)
         bits = ir.VectorType(ir.IntType(1), count)
 
@@ -86,7 +89,7 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
             masked = function(
                 f"llvm.masked.load.{suffix}.p0", vector, [address, lane, bits, vector]
             )
-            return builder.call(masked, [at, ir.Constant(lane, align), mask, zero])
+            return builder.call(masked, [at, ir.Constant(lane, align), exist, zero])
         value = builder.load(at)
         value.align = align
         return value
@@ -97,7 +100,7 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
             masked = function(
                 f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, address, lane, bits]
             )
-            builder.call(masked, [value, at, ir.Constant(lane, align), mask])
+            builder.call(masked, [value, at, ir.Constant(lane, align), exist])
         else:
             builder.store(value, at).align = align
 
@@ -155,11 +158,17 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
         results[-1].add_incoming(following, loop)
     for (r, v), value in zip(cells, results, strict=True):
         store(value, builder.gep(out, [builder.mul(out_row, number(r))]), v)
+    with builder.if_then(builder.fcmp_unordered("!=", slope, ir.Constant(element, 1.0))):
+        slopes = splat(slope, vector)
+        for (r, v), value in zip(cells, results, strict=True):
+            beside = [builder.gep(base, [builder.mul(out_row, number(r))]) for base in (mask, out)]
+            below = builder.fcmp_ordered("<=", load(beside[0], v), zero)
+            store(builder.select(below, builder.fmul(slopes, value), value), beside[1], v)
 
 
 def _emit_rows(builder, element, count, vectors, partial, arguments):
     """Tiles one below another until all rows are done, high ones first."""
-    m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns = arguments
+    m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, columns = arguments
     done = cgutils.alloca_once_value(builder, ir.Constant(m.type, 0))
     for height in HEIGHTS:
         head, body, after = (builder.append_basic_block(name) for name in ("rows", "tile", "less"))
@@ -171,9 +180,12 @@ def _emit_rows(builder, element, count, vectors, partial, arguments):
         builder.position_at_end(body)
         below = [
             builder.gep(base, [builder.mul(i, stride)])
-            for base, stride in ((a, a_row), (start, start_row), (out, out_row))
+            for base, stride in ((a, a_row), (start, start_row), (out, out_row), (mask, out_row))
         ]
-        tile = (below[0], a_row, a_k, b, b_k, below[1], start_row, below[2], out_row, k, columns)
+        tile = (
+            below[0], a_row, a_k, b, b_k, below[1], start_row, below[2], out_row, slope, below[3],
+            k, columns,
+        )  # fmt: skip
         _emit_tile(builder, element, count, height, vectors, partial, tile)
         builder.store(builder.add(i, rows), done)
         builder.branch(head)
@@ -183,21 +195,40 @@ def _emit_rows(builder, element, count, vectors, partial, arguments):
 def _emit_transpose(builder, element, count, source, stride, target, target_stride):
     """A square block of one vector a side: rows come in, columns go out.
 
-    Blocks of 1, 2, 4, ... rows and columns change places across the diagonal, in registers.
+    Rows are loaded in pieces of 16 bytes, and pieces from the same columns of rows that far apart
+    put into one vector. Within the pieces, numbers change places across the diagonal, by 1 and
+    by 2: shuffles that do not leave their piece, and half as many as from whole rows.
     """
     vector, lane = ir.VectorType(element, count), ir.IntType(32)
     align = {"float": 4, "double": 8}[str(element)]
+    piece = 16 // align
 
-    def at(base, step, i):
-        place = builder.gep(base, [builder.mul(step, ir.Constant(step.type, i))])
-        return builder.bitcast(place, vector.as_pointer())
+    def at(base, step, i, j, kind):
+        row = builder.mul(step, ir.Constant(step.type, i))
+        place = builder.gep(base, [builder.add(row, ir.Constant(step.type, j))])
+        return builder.bitcast(place, kind.as_pointer())
+
+    def joined(parts):
+        """Vectors one behind another."""
+        while len(parts) > 1:
+            mask = range(2 * parts[0].type.count)
+            kind = ir.VectorType(lane, len(mask))
+            parts = [
+                builder.shuffle_vector(first, second, ir.Constant(kind, list(mask)))
+                for first, second in zip(parts[::2], parts[1::2], strict=True)
+            ]
+        return parts[0]
 
     rows = []
-    for i in range(count):
-        rows.append(builder.load(at(source, stride, i)))
-        rows[-1].align = align
+    for j in range(0, count, piece):
+        for i in range(piece):
+            parts = []
+            for k in range(i, count, piece):
+                parts.append(builder.load(at(source, stride, k, j, ir.VectorType(element, piece))))
+                parts[-1].align = align
+            rows.append(joined(parts))
     size = 1
-    while size < count:
+    while size < piece:
         for i in (i for i in range(count) if not i & size):
             upper, lower = rows[i], rows[i + size]
             for row, first in ((i, 0), (i + size, size)):
@@ -210,7 +241,7 @@ def _emit_transpose(builder, element, count, source, stride, target, target_stri
                 rows[row] = builder.shuffle_vector(upper, lower, mask)
         size *= 2
     for i, row in enumerate(rows):
-        builder.store(row, at(target, target_stride, i)).align = align
+        builder.store(row, at(target, target_stride, i, 0, vector)).align = align
 
 
 if JIT:
@@ -256,12 +287,14 @@ if JIT:
         return types.intp(base), generate
 
     @intrinsic
-    def panel(typing, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns):
+    def panel(
+        typing, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, columns
+    ):
         """``out = start + a @ b`` for at most ``VECTORS`` vectors of columns.
 
-        ``a``, ``b``, ``start`` and ``out`` are typed pointers. Strides count elements, between
-        rows or between steps of ``k``; a ``start_row`` of 0 starts every row alike, as a bias
-        does.
+        ``a``, ``b``, ``start``, ``out`` and ``mask`` are typed pointers. Strides count elements,
+        between rows or between steps of ``k``; a ``start_row`` of 0 starts every row alike, as a
+        bias does. ``mask`` has the stride of ``out``.
         """
         element = a.dtype
 
@@ -288,7 +321,8 @@ if JIT:
             return context.get_dummy_value()
 
         whole = types.intp
-        sizes = (whole, whole, a, whole, whole, b, whole, start, whole, out, whole, whole)
+        sizes = (whole, whole, a, whole, whole, b, whole, start, whole, out, whole)
+        sizes = (*sizes, element, mask, whole)
         return types.void(*sizes), generate
 
 else:
@@ -310,8 +344,8 @@ else:
         """Numbers in one vector of what a pointer points to."""
         return lanes(base.array.itemsize)
 
-    def panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns):
-        """``out = start + a @ b``, by numpy."""
+    def panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, columns):
+        """``out = start + a @ b``, then ``out *= slope where mask <= 0``, by numpy."""
         itemsize = a.array.itemsize
 
         def view(base, shape, strides):
@@ -322,4 +356,8 @@ else:
         result = view(start, (m, columns), (start_row, 1)).copy()
         for i in range(k):  # in the order of the compiled sums
             result += np.outer(left[:, i], right[i])
-        view(out, (m, columns), (out_row, 1))[...] = result
+        target = view(out, (m, columns), (out_row, 1))
+        target[...] = result
+        if slope != 1:
+            below = view(mask, (m, columns), (out_row, 1)) <= 0
+            target[...] = np.where(below, slope * target, target)

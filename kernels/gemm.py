@@ -39,12 +39,13 @@ SPARE = 1 << 15  # numbers that a caller may keep beside the product's own
 SCRATCH = PACKED_B + PACKED_A + SPARE + ZEROS  # numbers that one product may need
 # Strides. Not literals, for each of which numba would compile the function that takes them anew.
 NONE, UNIT, FAR, WIDE = (np.int64(stride) for stride in (0, 1, STRIDE_A, BLOCK_M))
+STRAIGHT = np.float32(1)  # the slope that leaves every number as it is
 
 
 @part
-def _panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns):
+def _panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, columns):
     """All rows of ``a`` with one panel of ``b``."""
-    panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, columns)
+    panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, columns)
 
 
 @part(inline=True)
@@ -99,13 +100,14 @@ def _pack_transposed(rows, columns, source, stride, packed, width, spare):
 
 
 def product(
-    m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column, out, out_row, scratch
-):
-    """``out = start + a @ b`` on typed pointers, with strides in elements.
+    m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column, out, out_row,
+    slope, mask, scratch,
+):  # fmt: skip
+    """``out = start + a @ b`` on typed pointers, then ``out *= slope where mask <= 0``.
 
-    ``a`` is (m, k), ``b`` (k, n), ``out`` (m, n). ``start`` may be ``out`` itself, a bias
-    (``start_row`` 0) or a vector of zeros (both strides 0). ``scratch`` has room for
-    ``SCRATCH`` numbers.
+    ``a`` is (m, k), ``b`` (k, n), ``out`` (m, n); strides count elements. ``start`` may be
+    ``out`` itself, a bias (``start_row`` 0) or a vector of zeros (both strides 0). ``mask`` lies
+    as ``out`` does and may be ``out``. ``scratch`` has room for ``SCRATCH`` numbers.
     """
     full, itemsize = VECTORS * width_of(a), VECTOR_BYTES // width_of(a)
     # A copy pays where it is read again, b by many rows and a by many panels, and where what is
@@ -117,6 +119,7 @@ def product(
     packed_a = shifted(scratch, PACKED_B)
     for k0 in range(0, k, BLOCK_K):
         steps = min(BLOCK_K, k - k0)
+        slope_now = slope if k0 + steps >= k else STRAIGHT
         if k0 > 0:  # go on from the sums of the blocks before
             start, start_row, start_column = out, out_row, 1
         for n0 in range(0, n, BLOCK_N):
@@ -149,7 +152,8 @@ def product(
                         rows, steps, block_a, row_step, k_step,
                         shifted(block_b, j * b_panel), b_step,
                         shifted(start, m0 * start_row + (n0 + j) * start_column), start_row,
-                        shifted(out, m0 * out_row + n0 + j), out_row, min(full, columns - j),
+                        shifted(out, m0 * out_row + n0 + j), out_row,
+                        slope_now, shifted(mask, m0 * out_row + n0 + j), min(full, columns - j),
                     )  # fmt: skip
 
 
@@ -159,15 +163,16 @@ if JIT:
     def _signature(number):
         pointer_to, whole = types.CPointer(number), types.intp
         a, b, start = ([pointer_to, whole, whole] for _ in range(3))
-        return types.void(*[whole] * 3, *a, *b, *start, pointer_to, whole, pointer_to)
+        out = [pointer_to, whole, number, pointer_to]
+        return types.void(*[whole] * 3, *a, *b, *start, *out, pointer_to)
 
     for _number in _NUMBERS:
         on_its_own(f"fastnn_gemm_{_number}", product, _signature(_number))
 
     @intrinsic
-    def gemm(
+    def bent_gemm(
         typing, m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column,
-        out, out_row, scratch,
+        out, out_row, slope, mask, scratch,
     ):  # fmt: skip
         """`product`, which is compiled once for all callers: its tiles are long."""
         name, signature = f"fastnn_gemm_{a.dtype}", _signature(a.dtype)
@@ -182,7 +187,18 @@ if JIT:
         return signature, generate
 
 else:
-    gemm = product
+    bent_gemm = product
+
+
+@part(inline=True)
+def gemm(
+    m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column, out, out_row, scratch
+):
+    """`product` and nothing after it."""
+    bent_gemm(
+        m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column, out, out_row,
+        STRAIGHT, out, scratch,
+    )  # fmt: skip
 
 
 @part(inline=True)

@@ -10,7 +10,8 @@ into one-hot rows where the batch was gathered.
 
 import numpy as np
 
-from ._kernel import SUMS, kernel, part
+from ._kernel import SUMS, THREE, TWO, kernel, part
+from ._memory import pointer, vector
 from ._op import op, row_values, rows
 from .activations import exponentials, largest, sigmoid_reference, softmax_reference
 from .elementary import exp_value, log1p_value, log_value, sigmoid_value
@@ -57,6 +58,12 @@ def softmax_cross_entropy_forward(x, target, prob, out):
     small that its logarithm is lost. Source: Bridle (1990); Nielsen, chapter 3, eq. 80.
     """
     batch, n = x.shape
+    if n == 2:
+        short_rows(x, target, prob, out, TWO)
+        return
+    if n == 3:
+        short_rows(x, target, prob, out, THREE)
+        return
     exponentials(x, prob)
     for b in range(batch):
         total = x.dtype.type(0)
@@ -75,6 +82,33 @@ def softmax_cross_entropy_forward(x, target, prob, out):
         out[b] = loss
 
 
+@part(inline=True, fastmath=SUMS)
+def short_rows(x, target, prob, out, n):
+    """The same with vectors along the batch, for a number of classes that the compiler knows."""
+    x, target, prob = flat(x), flat(target), flat(prob)
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for b in range(out.size):
+        top, total, loss = x[b * n], zero, zero
+        for c in range(1, n):
+            value = x[b * n + c]
+            top = value if value > top or value != value else top
+        for c in range(n):
+            power = exp_value(x[b * n + c] - top)
+            prob[b * n + c] = power
+            total += power
+        share, log_total = one / total, log_value(total)
+        for c in range(n):
+            prob[b * n + c] *= share
+            loss += target[b * n + c] * (log_total - (x[b * n + c] - top))
+        out[b] = loss
+
+
+@part(inline=True)
+def flat(values):
+    """View of all values, row after row."""
+    return vector(pointer(values), 0, values.size)
+
+
 @kernel(
     "prob(batch,n) target(batch,n) scale() grad_x(batch,n) -> grad_x",
     reference=lambda prob, target, scale: (
@@ -85,14 +119,27 @@ def softmax_cross_entropy_forward(x, target, prob, out):
 )
 def softmax_cross_entropy_backward(prob, target, scale, grad_x):
     """``grad_x = (prob - target) * scale``, for targets that sum to 1."""
-    batch, n = prob.shape
+    n = prob.shape[1]
+    if n == 2:
+        difference(prob, target, scale, grad_x, TWO)
+    elif n == 3:
+        difference(prob, target, scale, grad_x, THREE)
+    else:
+        difference(prob, target, scale, grad_x, n)
+
+
+@part(inline=True, fastmath=SUMS)
+def difference(prob, target, scale, grad_x, n):
+    """``(prob * sum of targets - target) * scale`` in rows of ``n``."""
+    batch = prob.shape[0]
+    prob, target, grad_x = flat(prob), flat(target), flat(grad_x)
     weight = prob.dtype.type(scale)
     for b in range(batch):
         total = prob.dtype.type(0)
-        for c in range(n):
-            total += target[b, c]
-        for c in range(n):
-            grad_x[b, c] = (prob[b, c] * total - target[b, c]) * weight
+        for c in range(b * n, b * n + n):
+            total += target[c]
+        for c in range(b * n, b * n + n):
+            grad_x[c] = (prob[c] * total - target[c]) * weight
 
 
 def softmax_cross_entropy(op, net, lo, hi):

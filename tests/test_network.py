@@ -399,9 +399,11 @@ def test_check_sees_a_wrong_kernel(data, monkeypatch):
     from fastnn.kernels import _kernel
 
     x, y = data
-    right = _kernel.KERNELS["relu_backward"]
-    wrong = right._replace(reference=lambda grad_out, out: 1.01 * grad_out)
-    monkeypatch.setitem(_kernel.KERNELS, "relu_backward", wrong)
+    right = _kernel.KERNELS["dense_backward"]
+    wrong = right._replace(
+        reference=lambda grad_out, x, weight, alpha_x: 1.01 * (x > 0) * (grad_out @ weight.T)
+    )
+    monkeypatch.setitem(_kernel.KERNELS, "dense_backward", wrong)
     report = fnn.check(classifier(input_shape=(2,)), x[:30], y[:30])
     assert not report.ok and "WRONG" in str(report)
     assert [line.name for line in report.lines if not line.ok] == ["0.weight", "0.bias", "x"]
