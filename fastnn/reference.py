@@ -36,8 +36,6 @@ class Batch(NamedTuple):
 
     def array(self, row: Any, name: str, dims: tuple[str, ...]) -> Any:
         """The array or number that a kernel of this plan row knows by this name."""
-        if name == "scale":
-            return 1 / self.size
         if not dims:
             return row[name]
         field = name.removeprefix("grad_")
@@ -105,6 +103,8 @@ def differentiate(
     """Loss, metric and all gradients of one batch; gradients of ``work`` down to op ``first``."""
     gather(sources, batch, order)
     forward(plan, batch, TRAIN)
+    for row in plan[plan.layer == LOSS]:
+        batch.array(row, "grad_out", ("batch",))[...] = 1 / batch.size
     for row in plan[first:][::-1]:
         if row.when & TRAIN:
             run("backward", row, batch)

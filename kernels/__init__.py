@@ -1,8 +1,8 @@
 """Numba kernels of fastnn, each beside its numpy reference. Import as ``fastnn.kernels``.
 
-Read in this order: ``dense``, ``activations``, ``losses``, ``optimizers`` (what is
-computed), ``run`` (in what order), ``_op`` and ``_kernel`` (how an op finds its
-arrays and a kernel its reference), ``gemm`` and ``_tile`` (why it is fast).
+Read in this order: ``dense``, ``activations``, ``losses``, ``cross_entropies``, ``metrics``,
+``optimizers`` (what is computed), ``run`` (in what order), ``_op`` and ``_kernel`` (how
+an op finds its arrays and a kernel its reference), ``gemm`` and ``_tile`` (why it is fast).
 
 The contract of every kernel: outputs come last, are given, C-contiguous, and
 are overwritten; inputs are never touched; only optimizers write in place, and
@@ -15,15 +15,28 @@ if __name__ != "fastnn.kernels":
         f"import fastnn.kernels, not {__name__}: a second copy would register every kernel twice"
     )
 
-from . import activations, dense, elementary, gather, gemm, losses, optimizers, run
+from . import (
+    activations,
+    cross_entropies,
+    dense,
+    elementary,
+    gather,
+    gemm,
+    losses,
+    metrics,
+    optimizers,
+    run,
+)
 
 __all__ = [
     "activations",
+    "cross_entropies",
     "dense",
     "elementary",
     "gather",
     "gemm",
     "losses",
+    "metrics",
     "optimizers",
     "run",
 ]

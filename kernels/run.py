@@ -41,7 +41,13 @@ def forward(plan, net, mode, lo, hi):
 
 @part
 def backward(plan, net, first, lo, hi):
-    """Every op in reverse, down to the op ``first``, on the batch rows ``lo..hi``."""
+    """Every op in reverse, down to the op ``first``, on the batch rows ``lo..hi``.
+
+    It begins with what a row's loss counts in the batch's: 1 / batch.
+    """
+    for i in range(plan.size):
+        if plan[i].layer == LOSS:
+            vector(net.grad_work, plan[i].out * net.capacity + lo, hi - lo)[:] = 1.0 / net.batch
     for i in range(plan.size - 1, first - 1, -1):
         if plan[i].when & TRAIN and plan[i].backward != 0:
             call(plan[i].backward, plan[i], net, lo, hi)
