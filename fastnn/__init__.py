@@ -6,6 +6,8 @@ from fastnn.checking import Report as Report
 from fastnn.checking import check as check
 from fastnn.layers import Activation as Activation
 from fastnn.layers import Dense as Dense
+from fastnn.layers import Dropout as Dropout
+from fastnn.layers import GaussianNoise as GaussianNoise
 from fastnn.layers import Input as Input
 from fastnn.network import Network as Network
 from fastnn.optimizers import SGD as SGD
@@ -21,6 +23,8 @@ __all__ = [
     "Adam",
     "Dense",
     "DivergenceError",
+    "Dropout",
+    "GaussianNoise",
     "History",
     "Input",
     "Network",
