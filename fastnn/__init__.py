@@ -6,13 +6,20 @@ from fastnn.checking import Report as Report
 from fastnn.checking import check as check
 from fastnn.layers import Activation as Activation
 from fastnn.layers import Dense as Dense
-from fastnn.layers import Dropout as Dropout
-from fastnn.layers import GaussianNoise as GaussianNoise
 from fastnn.layers import Input as Input
 from fastnn.network import Network as Network
+from fastnn.noise import Dropout as Dropout
+from fastnn.noise import GaussianNoise as GaussianNoise
+from fastnn.normalization import BatchNorm as BatchNorm
+from fastnn.normalization import LayerNorm as LayerNorm
+from fastnn.normalization import Normalization as Normalization
+from fastnn.normalization import Rescaling as Rescaling
 from fastnn.optimizers import SGD as SGD
 from fastnn.optimizers import Adam as Adam
 from fastnn.plan import Plan as Plan
+from fastnn.shapes import Embedding as Embedding
+from fastnn.shapes import Flatten as Flatten
+from fastnn.shapes import Reshape as Reshape
 from fastnn.training import DivergenceError as DivergenceError
 from fastnn.training import History as History
 
@@ -21,15 +28,22 @@ __all__ = [
     "SGD",
     "Activation",
     "Adam",
+    "BatchNorm",
     "Dense",
     "DivergenceError",
     "Dropout",
+    "Embedding",
+    "Flatten",
     "GaussianNoise",
     "History",
     "Input",
+    "LayerNorm",
     "Network",
+    "Normalization",
     "Plan",
     "Report",
+    "Rescaling",
+    "Reshape",
     "check",
     "datasets",
     "initializers",

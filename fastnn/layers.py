@@ -12,9 +12,9 @@ import numpy as np
 
 from fastnn import initializers
 from fastnn._check import number, one_of, whole
-from fastnn.kernels._op import ALWAYS, EVALUATE, OPS, PREDICT, TRAIN
+from fastnn.kernels._op import ALWAYS, OPS
 
-__all__ = ["Activation", "Dense", "Dropout", "GaussianNoise", "Input", "Layer"]
+__all__ = ["Activation", "Dense", "Input", "Layer"]
 
 # He's variance is right where an activation zeroes half of its inputs, Glorot's elsewhere.
 RECTIFIERS = ("relu", "leaky_relu")
@@ -63,9 +63,18 @@ class Layer:
         """Penalties and constraints of a parameter."""
         return Term()
 
+    def check(self, x: np.ndarray) -> None:
+        """Refuse input (n, fan_in) that the layer, in front, cannot take."""
+
     def fan_out(self, fan_in: int) -> int:
         """Values per sample going out, for so many going in."""
         return fan_in
+
+    def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a sample going out."""
+        if len(shape) != 1:
+            raise ValueError(f"{self!r} needs flat samples, got {shape}; put Flatten() before it")
+        return (self.fan_out(shape[0]),)
 
     def steps(self, fan_in: int) -> list[Step]:
         """Ops that the layer becomes."""
@@ -98,13 +107,21 @@ class Layer:
         view[...] = new
 
 
+class Elementwise(Layer):
+    """A layer that leaves the shape of a sample as it is."""
+
+    def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What comes in."""
+        return shape
+
+
 class Input(Layer):
     """Shape of one sample, and how raw values become the network's.
 
     Parameters
     ----------
     shape : tuple of int
-        ``(fan_in,)``: values per sample.
+        ``(fan_in,)``: values per sample; or ``(28, 28)``, with a `Flatten` behind it.
     scale, offset : float, default 1 and 0
         The network sees ``x * scale + offset``, computed as a batch is gathered:
         ``scale=1/255`` turns the bytes of an image into 0..1 and needs no second copy.
@@ -115,19 +132,19 @@ class Input(Layer):
     Input((784,), scale=0.00392157)
     """
 
-    def __init__(self, shape: tuple[int], *, scale: float = 1.0, offset: float = 0.0) -> None:
+    def __init__(self, shape: tuple[int, ...], *, scale: float = 1.0, offset: float = 0.0) -> None:
         super().__init__()
-        self.width = input_width("shape", shape)
+        self.shape = input_shape("shape", shape)
         self.scale = number("scale", scale)
         self.offset = number("offset", offset)
 
     def __repr__(self) -> str:
         scale = f", scale={self.scale:g}" if self.scale != 1 else ""
         offset = f", offset={self.offset:g}" if self.offset != 0 else ""
-        return f"Input(({self.width},){scale}{offset})"
+        return f"Input({self.shape}{scale}{offset})"
 
 
-class Activation(Layer):
+class Activation(Elementwise):
     """An activation function on every value, or for softmax on every row.
 
     Parameters
@@ -304,82 +321,8 @@ _DENSE_OPTIONS: dict[str, Any] = {
 }
 
 
-class Dropout(Layer):
-    """Sets a share of the values to 0 while training, and scales up the others.
-
-    What is kept is divided by ``1 - rate``, so that sums keep their size; `predict` and
-    `evaluate` let everything pass. Which values are dropped depends on the network's seed, the
-    step and the place of a value alone: the same for any number of threads.
-
-    Parameters
-    ----------
-    rate : float
-        Share that is dropped, from 0 to below 1.
-
-    Notes
-    -----
-    Sources: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov (2014), JMLR 15;
-    *Neural Networks from Scratch*, chapter 15; Nielsen, chapter 3.
-
-    Examples
-    --------
-    >>> import fastnn as fnn
-    >>> net = fnn.Network([fnn.Dropout(0.5)], input_shape=(3,), seed=0)
-    >>> net.predict([[1.0, 2.0, 3.0]])
-    array([[1., 2., 3.]], dtype=float32)
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = number("rate", rate, least=0, below=1)
-
-    def steps(self, fan_in: int) -> list[Step]:
-        """Dropout in training, nothing elsewhere."""
-        return random_steps("dropout", fan_in, rate=self.rate)
-
-    def __repr__(self) -> str:
-        return f"Dropout({self.rate:g})"
-
-
-class GaussianNoise(Layer):
-    """Adds normal noise while training; `predict` and `evaluate` let everything pass.
-
-    Parameters
-    ----------
-    stddev : float
-        Of the noise, at least 0.
-
-    Notes
-    -----
-    Source: Bishop (1995), "Training with noise is equivalent to Tikhonov regularization",
-    Neural Computation 7; Nielsen, chapter 3, on artificially expanded data.
-
-    Examples
-    --------
-    >>> GaussianNoise(0.1)
-    GaussianNoise(0.1)
-    """
-
-    def __init__(self, stddev: float) -> None:
-        super().__init__()
-        self.stddev = number("stddev", stddev, least=0)
-
-    def steps(self, fan_in: int) -> list[Step]:
-        """Noise in training, nothing elsewhere."""
-        return random_steps("gaussian_noise", fan_in, stddev=self.stddev)
-
-    def __repr__(self) -> str:
-        return f"GaussianNoise({self.stddev:g})"
-
-
-def random_steps(op: str, fan_in: int, **options: float) -> list[Step]:
-    """An op in training; what it takes is passed on elsewhere."""
-    training = Step(op, fan_in, fan_in, options=tuple(options.items()), when=TRAIN)
-    return [training, Step("linear", fan_in, fan_in, when=PREDICT | EVALUATE, twin=True)]
-
-
-def input_width(argument: str, shape: Any) -> int:
-    """Values per sample of a shape ``(fan_in,)``."""
-    if not isinstance(shape, tuple | list) or len(shape) != 1:
-        raise ValueError(f"{argument} must be (fan_in,), one whole number, got {shape!r}")
-    return whole(f"{argument}[0]", shape[0])
+def input_shape(argument: str, shape: Any) -> tuple[int, ...]:
+    """The shape of a sample, ``(fan_in,)`` or more sizes."""
+    if not isinstance(shape, tuple | list) or not shape:
+        raise ValueError(f"{argument} must be (fan_in,), whole numbers in a tuple, got {shape!r}")
+    return tuple(whole(f"{argument}[{i}]", size) for i, size in enumerate(shape))

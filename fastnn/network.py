@@ -14,7 +14,8 @@ from fastnn._check import one_of, whole
 from fastnn.kernels._op import LOSS, METRIC, OPS, RULE, Buffers, op_of
 from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.optimizers import RULES
-from fastnn.layers import Input, Layer, input_width
+from fastnn.layers import Input, Layer
+from fastnn.layers import input_shape as sample_shape
 from fastnn.plan import Plan
 from fastnn.sources import Source
 from fastnn.training import History, Reporter, Slice
@@ -42,8 +43,8 @@ class Network:
     optimizer : str or Optimizer, default "adam"
         ``sgd`` or ``adam`` with its defaults, or an object with options.
     input_shape : tuple of int, optional
-        ``(fan_in,)``. Without it, and without an `Input`, the network is built at the
-        first `fit`, from the data.
+        ``(fan_in,)``, or more sizes in front of a `Flatten`. Without it, and without an
+        `Input`, the network is built at the first `fit`, from the data.
     seed : int or None, default None
         Decides initial weights and shuffling; the same seed gives the same bits. None
         draws one.
@@ -89,7 +90,7 @@ class Network:
         *,
         loss: str = "mse",
         optimizer: str | optimizers.Optimizer = "adam",
-        input_shape: tuple[int] | None = None,
+        input_shape: tuple[int, ...] | None = None,
         seed: int | None = None,
         dtype: str | np.dtype | type = "float32",
         backend: str = "compiled",
@@ -108,11 +109,11 @@ class Network:
         self.dtype = np.dtype(one_of("dtype", name, _DTYPES))
         self.backend = one_of("backend", backend, _BACKENDS)
         self.threads = None if threads is None else whole("threads", threads)
-        fan_in = None if input_shape is None else input_width("input_shape", input_shape)
+        shape = None if input_shape is None else sample_shape("input_shape", input_shape)
         if self._input is not None:
-            if fan_in not in (None, self._input.width):
-                raise ValueError(f"input_shape must agree with {self._input}, got ({fan_in},)")
-            fan_in = self._input.width
+            if shape not in (None, self._input.shape):
+                raise ValueError(f"input_shape must agree with {self._input}, got {shape}")
+            shape = self._input.shape
         self.layers = chain
         streams = np.random.SeedSequence(self.seed).spawn(3)
         self._weights_rng, self._shuffle_rng = map(np.random.default_rng, streams[:2])
@@ -122,14 +123,14 @@ class Network:
         self._crew: tuple[Any, _threads.Crew] | None = None
         for layer in chain:
             layer._owner = self
-        if fan_in is not None:
-            self._build(fan_in)
+        if shape is not None:
+            self._build(shape)
 
     # -- what the network is ------------------------------------------------
 
-    def _build(self, fan_in: int) -> None:
+    def _build(self, shape: tuple[int, ...]) -> None:
         """Lay out the plan and draw the initial parameters."""
-        plan = Plan(self.layers, fan_in, self._loss)
+        plan = Plan(self.layers, shape, self._loss)
         params = _aligned(plan.size, self.dtype)
         for parameter in plan.parameters:
             layer, width = self.layers[parameter.layer], plan.widths[parameter.layer]
@@ -229,12 +230,12 @@ class Network:
         total                               13  (52 bytes of float32)
         """
         plan = self.plan
-        lines = [("layer", "output", "parameters"), (f"Input(({plan.fan_in},))", plan.fan_in, 0)]
+        lines = [("layer", "output", "parameters"), (f"Input({plan.in_shape})", plan.fan_in, 0)]
         if self._input is not None:
             lines[1] = (repr(self._input), plan.fan_in, 0)
         for number, layer in enumerate(self.layers):
             size = sum(p.size for p in plan.parameters if p.layer == number)
-            width = layer.fan_out(plan.widths[number])
+            width = [*plan.widths, plan.fan_out][number + 1]
             lines.append((f"{number} {layer!r}", width, size))
         lines.append(("total", "", plan.size))
         wide = max(len(line[0]) for line in lines)
@@ -254,16 +255,20 @@ class Network:
     # -- what goes in -------------------------------------------------------
 
     def _inputs(self, x: Any, checked: bool = True) -> Source:
-        fan_in = None if self._plan is None else self._plan.fan_in
+        shape = None if self._plan is None else self._plan.in_shape
         scale, offset = (self._input.scale, self._input.offset) if self._input else (1.0, 0.0)
-        return sources.inputs(x, self.dtype, fan_in, scale, offset, checked=checked)
+        source = sources.inputs(x, self.dtype, shape, scale, offset, checked=checked)
+        self.layers[0].check(source.array)
+        return source
 
     def _pair(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None
     ) -> tuple[list[Source], Plan]:
         """Check what is given before anything changes; build nothing that it does not allow."""
         first = self._inputs(x)
-        plan = self._plan or Plan(self.layers, first.width, self._loss)
+        plan = self._plan or Plan(self.layers, np.shape(x)[1:], self._loss)
+        if len(plan.out_shape) > 1 and np.shape(y)[1:] == plan.out_shape:
+            y = np.reshape(y, (len(y), plan.fan_out))
         second = sources.targets(
             y, self.dtype, len(first.array), plan.fan_out, plan.target, plan.loss.targets
         )
@@ -369,7 +374,7 @@ class Network:
             validation = _validation(validation_data)
             self._check_validation(validation, plan)
         if self._plan is None:
-            self._build(plan.fan_in)
+            self._build(plan.in_shape)
         self._follow_optimizer()
         plan, metric = self.plan, self._metric(pair)
         samples = len(pair[0].array)
@@ -441,7 +446,7 @@ class Network:
         Returns
         -------
         array (n, fan_out), the network's dtype
-            A row's bits are the same alone or in any batch.
+            Or (n, *shape) behind a `Reshape`. A row's bits are the same alone or in any batch.
 
         Raises
         ------
@@ -462,7 +467,10 @@ class Network:
         for rows in _row_slices(samples, plan):
             if not engine.predict(plan, [source], buffers, capacity, rows, out[rows[0] :], threads):
                 sources.check_finite("x", source.array, self.dtype)
+        out = out.reshape(samples, *plan.out_shape)
         plain = (source.scale, source.offset) == (1, 0) and self.backend == "compiled"
+        plain = plain and len(plan.in_shape) == len(plan.out_shape) == 1
+        plain = plain and type(self.layers[0]).check is Layer.check
         if self._few is None and plain and samples <= compiled.FEW and compiled.LOCKED:
             self._few = compiled.Few(plan, self._params)  # for the next call
         return out
@@ -534,7 +542,7 @@ class Network:
         buffers = shared._replace(grads=_aligned(plan.size, self.dtype))
         self._engine().gradients(plan, "", rule, terms, pair, buffers, capacity, order, threads)
         result = {p.title: p.of(buffers.grads) for p in plan.parameters}
-        result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, -1)
+        result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, *plan.in_shape)
         return result
 
 

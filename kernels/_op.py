@@ -56,6 +56,10 @@ OP = np.dtype(
         ("tail", np.int64),
         ("trainable", np.int64),  # whether its parameters move
         ("columns", np.int64),  # whether it needs all rows of a batch, for columns of its own
+        ("running_mean", np.int64),  # offset in params
+        ("running_var", np.int64),
+        ("scale", np.float64),  # of rescaling
+        ("offset", np.float64),
         ("rate", np.float64),  # of dropout
         ("stddev", np.float64),  # of noise
         ("momentum", np.float64),  # share of the old value in a running mean
