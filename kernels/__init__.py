@@ -1,8 +1,8 @@
 """Numba kernels of fastnn, each beside its numpy reference. Import as ``fastnn.kernels``.
 
-Read in this order: ``dense``, ``activations``, ``losses``, ``cross_entropies``, ``metrics``,
-``optimizers`` (what is computed), ``run`` (in what order), ``_op`` and ``_kernel`` (how
-an op finds its arrays and a kernel its reference), ``gemm`` and ``_tile`` (why it is fast).
+Read in this order: ``dense``, ``activations``, ``rectifiers``, ``losses``, ``cross_entropies``,
+``metrics``, ``optimizers`` (what is computed), ``run`` (in what order), ``_op`` and ``_kernel``
+(how an op finds its arrays and a kernel its reference), ``gemm`` and ``_tile`` (why it is fast).
 
 The contract of every kernel: outputs come last, are given, C-contiguous, and
 are overwritten; inputs are never touched; only optimizers write in place, and
@@ -25,6 +25,7 @@ from . import (
     losses,
     metrics,
     optimizers,
+    rectifiers,
     run,
 )
 
@@ -38,5 +39,6 @@ __all__ = [
     "losses",
     "metrics",
     "optimizers",
+    "rectifiers",
     "run",
 ]

@@ -48,7 +48,7 @@ OP = np.dtype(
         ("fan_in", np.int64),  # values per batch row going in
         ("fan_out", np.int64),  # values per batch row coming out
         ("alpha", np.float64),  # slope below zero: of leaky_relu, or of a rectifier that a dense
-        # layer applies itself, 1 where it applies none
+        # layer applies itself, 1 where it applies none; elu's floor is -alpha
         ("alpha_x", np.float64),  # likewise of the one that the layer before it has applied
     ],
     align=True,
