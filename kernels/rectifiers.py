@@ -96,7 +96,7 @@ op("leaky_relu", "activation", forward=leaky_relu, backward=leaky_relu_grad)
 
 @kernel(
     "x(n) alpha() out(n) -> out",
-    reference=lambda x, alpha: np.where(x <= 0, alpha * np.expm1(np.minimum(x, 0)), x),
+    reference=lambda x, alpha: np.where(x <= 0, alpha * np.expm1(np.where(x <= 0, x, 0)), x),
 )
 def elu_forward(x, alpha, out):
     """``out = x above 0, alpha * (exp(x) - 1) below``: a floor at -alpha.
@@ -146,7 +146,9 @@ SELU_SCALE = 1.0507009873554805
 
 @kernel(
     "x(n) out(n) -> out",
-    reference=lambda x: SELU_SCALE * np.where(x <= 0, SELU_ALPHA * np.expm1(np.minimum(x, 0)), x),
+    reference=lambda x: (
+        SELU_SCALE * np.where(x <= 0, SELU_ALPHA * np.expm1(np.where(x <= 0, x, 0)), x)
+    ),
 )
 def selu_forward(x, out):
     """``out = scale * (x above 0, alpha * (exp(x) - 1) below)``.
