@@ -94,10 +94,15 @@ op("leaky_relu", "activation", forward=leaky_relu, backward=leaky_relu_grad)
 # elu: out = x above 0, alpha * (exp(x) - 1) below
 
 
-@kernel(
-    "x(n) alpha() out(n) -> out",
-    reference=lambda x, alpha: np.where(x <= 0, alpha * np.expm1(np.where(x <= 0, x, 0)), x),
-)
+def elu_reference(x, alpha):
+    return np.where(x <= 0, alpha * np.expm1(np.where(x <= 0, x, 0)), x)
+
+
+def elu_slope_reference(x, alpha):
+    return np.where(x <= 0, alpha * np.exp(np.minimum(x, 0)), 1)
+
+
+@kernel("x(n) alpha() out(n) -> out", reference=elu_reference)
 def elu_forward(x, alpha, out):
     """``out = x above 0, alpha * (exp(x) - 1) below``: a floor at -alpha.
 
@@ -111,9 +116,7 @@ def elu_forward(x, alpha, out):
 
 @kernel(
     "grad_out(n) x(n) alpha() grad_x(n) -> grad_x",
-    reference=lambda grad_out, x, alpha: (
-        grad_out * np.where(x <= 0, alpha * np.exp(np.minimum(x, 0)), 1)
-    ),
+    reference=lambda grad_out, x, alpha: grad_out * elu_slope_reference(x, alpha),
 )
 def elu_backward(grad_out, x, alpha, grad_x):
     """``grad_x = grad_out above 0, alpha * exp(x) * grad_out below``; alpha at 0."""
@@ -144,12 +147,7 @@ SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
 
-@kernel(
-    "x(n) out(n) -> out",
-    reference=lambda x: (
-        SELU_SCALE * np.where(x <= 0, SELU_ALPHA * np.expm1(np.where(x <= 0, x, 0)), x)
-    ),
-)
+@kernel("x(n) out(n) -> out", reference=lambda x: SELU_SCALE * elu_reference(x, SELU_ALPHA))
 def selu_forward(x, out):
     """``out = scale * (x above 0, alpha * (exp(x) - 1) below)``.
 
@@ -164,9 +162,7 @@ def selu_forward(x, out):
 
 @kernel(
     "grad_out(n) x(n) grad_x(n) -> grad_x",
-    reference=lambda grad_out, x: (
-        grad_out * SELU_SCALE * np.where(x <= 0, SELU_ALPHA * np.exp(np.minimum(x, 0)), 1)
-    ),
+    reference=lambda grad_out, x: grad_out * SELU_SCALE * elu_slope_reference(x, SELU_ALPHA),
 )
 def selu_backward(grad_out, x, grad_x):
     """``grad_x = scale * (grad_out above 0, alpha * exp(x) * grad_out below)``."""
