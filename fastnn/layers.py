@@ -16,8 +16,9 @@ from fastnn.kernels._op import ALWAYS, OPS
 
 __all__ = ["Activation", "Dense", "Input", "Layer"]
 
-# He's variance is right where an activation zeroes half of its inputs, Glorot's elsewhere.
+# Two straight lines that meet at 0: dense layers on either side apply these themselves.
 RECTIFIERS = ("relu", "leaky_relu")
+ALPHAS = {"leaky_relu": 0.01, "elu": 1.0}  # activations that have one, and what it is by default
 
 
 class Step(NamedTuple):
@@ -150,28 +151,49 @@ class Activation(Elementwise):
     Parameters
     ----------
     name : str
-        ``linear``, ``relu``, ``leaky_relu``, ``sigmoid``, ``tanh`` or ``softmax``.
-    alpha : float, default 0.01
-        Slope of ``leaky_relu`` below 0; Maas, Hannun and Ng (2013) use 0.01.
+        ``linear``; ``relu``, ``leaky_relu``, ``elu``, ``selu``, ``gelu`` (the exact one),
+        ``silu`` (also known as swish), ``mish``; ``sigmoid``, ``tanh``, ``softsign``;
+        ``softplus``, ``exponential``; ``softmax``. Also ``step``, the perceptron's, which has
+        no gradient: a network with it predicts and is evaluated, but cannot be trained.
+    alpha : float, optional
+        Of ``leaky_relu`` the slope below 0, by default 0.01 as in Maas, Hannun and Ng (2013);
+        of ``elu`` how far below 0 it reaches, by default 1 as in Clevert et al. (2016). The
+        others have none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an unknown name, and for an ``alpha`` that is not finite or has no meaning.
+
+    Notes
+    -----
+    *Neural Networks from Scratch* has step, linear, sigmoid, relu and softmax in chapter 4;
+    Nielsen step and sigmoid in chapter 1, softmax, tanh and relu in chapter 3. The formulas
+    and the sources of the others stand in `fastnn.kernels.activations` and
+    `fastnn.kernels.rectifiers`.
 
     Examples
     --------
     >>> Activation("leaky_relu", alpha=0.2)
     Activation('leaky_relu', alpha=0.2)
+    >>> Activation("elu").alpha
+    1.0
     """
 
-    def __init__(self, name: str, *, alpha: float = 0.01) -> None:
+    def __init__(self, name: str, *, alpha: float | None = None) -> None:
         super().__init__()
         known = [op.name for op in OPS.values() if op.role == "activation"]
         self.name = one_of("activation", name, known)
-        self.alpha = number("alpha", alpha)
+        if alpha is not None and name not in ALPHAS:
+            raise ValueError(f"alpha belongs to {' and '.join(ALPHAS)}; {name} has none")
+        self.alpha = ALPHAS.get(name) if alpha is None else number("alpha", alpha)
 
     def steps(self, fan_in: int) -> list[Step]:
         """One elementwise op."""
-        return [Step(self.name, fan_in, fan_in, alpha=0.0 if self.name == "relu" else self.alpha)]
+        return [Step(self.name, fan_in, fan_in, alpha=self.alpha or 0.0)]  # relu's slope is 0
 
     def __repr__(self) -> str:
-        alpha = f", alpha={self.alpha:g}" if self.name == "leaky_relu" else ""
+        alpha = "" if self.alpha is None else f", alpha={self.alpha:g}"
         return f"Activation({self.name!r}{alpha})"
 
 
@@ -185,8 +207,9 @@ class Dense(Layer):
     activation : str or Activation, default "linear"
         What follows the sum.
     weight_initializer : str or callable, optional
-        How weights begin; default ``he_normal`` before relu and leaky_relu,
-        ``glorot_uniform`` elsewhere. See `fastnn.initializers`.
+        How weights begin; default ``he_normal`` before relu, leaky_relu, elu, gelu, silu and
+        mish, ``lecun_normal`` before selu, ``glorot_uniform`` elsewhere. See
+        `fastnn.initializers`.
     bias_initializer : str or callable, default "zeros"
         How biases begin.
     use_bias : bool, default True
@@ -246,8 +269,7 @@ class Dense(Layer):
             activation if isinstance(activation, Activation) else Activation(activation)
         )
         if weight_initializer is None:
-            rectified = self.activation.name in RECTIFIERS
-            weight_initializer = "he_normal" if rectified else "glorot_uniform"
+            weight_initializer = initializers.default_for(self.activation.name)
         self._initializers = {
             "weight": initializers.get("weight_initializer", weight_initializer),
             "bias": initializers.get("bias_initializer", bias_initializer),

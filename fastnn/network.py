@@ -369,6 +369,7 @@ class Network:
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
         pair, plan = self._pair(x, y, sample_weight, class_weight)
+        self._check_trainable(plan)
         validation = None
         if validation_data is not None:
             validation = _validation(validation_data)
@@ -405,6 +406,16 @@ class Network:
             penalized=bool(terms.l1.any() or terms.l2.any()),
             reporter=Reporter(verbose, epochs),
         )
+
+    def _check_trainable(self, plan: Plan) -> None:
+        """Refuse a plan that has an activation without a gradient."""
+        for row in plan.rows:
+            op = op_of(row)
+            if op.role == "activation" and op.backward is None:
+                raise ValueError(
+                    f"layer {row.layer}, {self.layers[row.layer]!r}: {op.name} has no gradient "
+                    "and can only predict; to train, take sigmoid or another activation"
+                )
 
     def _check_validation(self, validation: tuple[Any, Any], plan: Plan) -> None:
         """Check validation data as x and y are, under their own name."""
@@ -531,6 +542,7 @@ class Network:
         plan = self.plan
         plan.follow(self.layers)
         pair, _ = self._pair(x, y, sample_weight)
+        self._check_trainable(plan)
         samples = len(pair[0].array)
         capacity = _capacity(samples)
         rule = self._rule.copy()

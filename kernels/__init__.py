@@ -1,8 +1,8 @@
 """Numba kernels of fastnn, each beside its numpy reference. Import as ``fastnn.kernels``.
 
-Read in this order: ``dense``, ``activations``, ``losses``, ``cross_entropies``, ``metrics``,
-``optimizers`` (what is computed), ``run`` (in what order), ``_op`` and ``_kernel`` (how
-an op finds its arrays and a kernel its reference), ``gemm`` and ``_tile`` (why it is fast).
+Read in this order: ``dense``, ``activations``, ``rectifiers``, ``losses``, ``cross_entropies``,
+``metrics``, ``optimizers`` (what is computed), ``run`` (in what order), ``_op`` and ``_kernel``
+(how an op finds its arrays and a kernel its reference), ``gemm`` and ``_tile`` (why it is fast).
 
 The contract of every kernel: outputs come last, are given, C-contiguous, and
 are overwritten; inputs are never touched; only optimizers write in place, and
@@ -29,6 +29,7 @@ from . import (
     normalization,
     optimizers,
     penalties,
+    rectifiers,
     run,
 )
 
@@ -46,5 +47,6 @@ __all__ = [
     "normalization",
     "optimizers",
     "penalties",
+    "rectifiers",
     "run",
 ]

