@@ -2,31 +2,45 @@
 
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
+from fastnn import schedules as schedules
 from fastnn.checking import Report as Report
 from fastnn.checking import check as check
 from fastnn.layers import Activation as Activation
 from fastnn.layers import Dense as Dense
 from fastnn.layers import Input as Input
 from fastnn.network import Network as Network
+from fastnn.optimizers import LBFGS as LBFGS
 from fastnn.optimizers import SGD as SGD
+from fastnn.optimizers import Adagrad as Adagrad
 from fastnn.optimizers import Adam as Adam
+from fastnn.optimizers import AdamW as AdamW
+from fastnn.optimizers import Lion as Lion
+from fastnn.optimizers import Nadam as Nadam
+from fastnn.optimizers import RMSprop as RMSprop
 from fastnn.plan import Plan as Plan
 from fastnn.training import DivergenceError as DivergenceError
 from fastnn.training import History as History
 
 __version__ = "0.1.0"
 __all__ = [
+    "LBFGS",
     "SGD",
     "Activation",
+    "Adagrad",
     "Adam",
+    "AdamW",
     "Dense",
     "DivergenceError",
     "History",
     "Input",
+    "Lion",
+    "Nadam",
     "Network",
     "Plan",
+    "RMSprop",
     "Report",
     "check",
     "datasets",
     "initializers",
+    "schedules",
 ]
