@@ -53,11 +53,11 @@ class Optimizer(ABC):
         TypeError, ValueError
             Where one is not what it must be; the text says what it is.
         """
-        if not isinstance(self.learning_rate, Schedule):
-            if isinstance(self.learning_rate, type) and issubclass(self.learning_rate, Schedule):
-                name = self.learning_rate.__name__
-                raise TypeError(f"learning_rate must be an object, got the class: write {name}()")
-            self.learning_rate = number("learning_rate", self.learning_rate, above=0)
+        rate = self.learning_rate
+        if isinstance(rate, type) and issubclass(rate, Schedule):
+            raise TypeError(f"learning_rate: got the class: write {rate.__name__}(...)")
+        if not isinstance(rate, Schedule):
+            self.learning_rate = number("learning_rate", rate, above=0)
         self.decay = number("decay", self.decay, least=0)
         given = []
         for name in ("clip_value", "clip_norm", "global_clip_norm"):
