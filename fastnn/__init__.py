@@ -2,6 +2,7 @@
 
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
+from fastnn import schedules as schedules
 from fastnn.checking import Report as Report
 from fastnn.checking import check as check
 from fastnn.layers import Activation as Activation
@@ -14,8 +15,14 @@ from fastnn.normalization import BatchNorm as BatchNorm
 from fastnn.normalization import LayerNorm as LayerNorm
 from fastnn.normalization import Normalization as Normalization
 from fastnn.normalization import Rescaling as Rescaling
+from fastnn.optimizers import LBFGS as LBFGS
 from fastnn.optimizers import SGD as SGD
+from fastnn.optimizers import Adagrad as Adagrad
 from fastnn.optimizers import Adam as Adam
+from fastnn.optimizers import AdamW as AdamW
+from fastnn.optimizers import Lion as Lion
+from fastnn.optimizers import Nadam as Nadam
+from fastnn.optimizers import RMSprop as RMSprop
 from fastnn.plan import Plan as Plan
 from fastnn.shapes import Embedding as Embedding
 from fastnn.shapes import Flatten as Flatten
@@ -25,9 +32,12 @@ from fastnn.training import History as History
 
 __version__ = "0.1.0"
 __all__ = [
+    "LBFGS",
     "SGD",
     "Activation",
+    "Adagrad",
     "Adam",
+    "AdamW",
     "BatchNorm",
     "Dense",
     "DivergenceError",
@@ -38,13 +48,17 @@ __all__ = [
     "History",
     "Input",
     "LayerNorm",
+    "Lion",
+    "Nadam",
     "Network",
     "Normalization",
     "Plan",
+    "RMSprop",
     "Report",
     "Rescaling",
     "Reshape",
     "check",
     "datasets",
     "initializers",
+    "schedules",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn import _threads, compiled, optimizers, reference, sources, training
+from fastnn import _threads, compiled, lbfgs, optimizers, reference, sources, training
 from fastnn._check import one_of, whole
 from fastnn.kernels._op import LOSS, METRIC, OPS, RULE, Buffers, op_of
 from fastnn.kernels.gemm import SCRATCH
@@ -41,7 +41,8 @@ class Network:
         (mean over batch and outputs), ``mae``, ``quadratic`` (half the sum over the
         outputs, mean over the batch: Nielsen's cost).
     optimizer : str or Optimizer, default "adam"
-        ``sgd`` or ``adam`` with its defaults, or an object with options.
+        ``sgd``, ``adagrad``, ``rmsprop``, ``adam``, ``adamw``, ``nadam``, ``lion`` or ``lbfgs``
+        with its defaults, or an object with options.
     input_shape : tuple of int, optional
         ``(fan_in,)``, or more sizes in front of a `Flatten`. Without it, and without an
         `Input`, the network is built at the first `fit`, from the data.
@@ -165,6 +166,7 @@ class Network:
         self._rule.seed = self._noise_seed
         self._state = _aligned(RULES[rule][1] * plan.size, self.dtype)
         self._grads = _aligned(plan.size, self.dtype)
+        self._pairs: lbfgs.Pairs = []
 
     def _follow_optimizer(self) -> None:
         """Take over hyper-parameters that were changed since the last step."""
@@ -173,7 +175,7 @@ class Network:
         for name, value in self._optimizer.fields().items():
             self._rule[name] = value
         for name in _CLIPS:
-            self._rule[name] = getattr(self._optimizer, name, None) or 0
+            self._rule[name] = getattr(self._optimizer, name) or 0
         self.plan.follow(self.layers)
 
     def _terms(self, rule: np.recarray) -> np.recarray:
@@ -317,7 +319,7 @@ class Network:
         y: Any,
         *,
         epochs: int = 1,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         shuffle: bool = True,
         sample_weight: Any = None,
         class_weight: dict[int, float] | str | None = None,
@@ -335,8 +337,9 @@ class Network:
             Class labels, or what the outputs should be.
         epochs : int, default 1
             Passes over the data.
-        batch_size : int, default 32
-            Rows for each update, as in Keras; the last batch holds what is left.
+        batch_size : int, optional
+            Rows for each update; the last batch holds what is left. By default 32, as in Keras,
+            and with `LBFGS` all rows, which takes nothing less.
         shuffle : bool, default True
             A fresh permutation of the rows for each epoch, from the network's seed.
         sample_weight : array (n,), optional
@@ -365,11 +368,15 @@ class Network:
             Where a loss or a parameter is no longer finite.
         """
         epochs = whole("epochs", epochs)
-        batch_size = whole("batch_size", batch_size)
+        if batch_size is not None:
+            batch_size = whole("batch_size", batch_size)
+        self._optimizer.check()
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
         pair, plan = self._pair(x, y, sample_weight, class_weight)
         self._check_trainable(plan)
+        samples = len(pair[0].array)
+        batch_size = self._batch_size(batch_size, samples)
         validation = None
         if validation_data is not None:
             validation = _validation(validation_data)
@@ -378,14 +385,12 @@ class Network:
             self._build(plan.in_shape)
         self._follow_optimizer()
         plan, metric = self.plan, self._metric(pair)
-        samples = len(pair[0].array)
         capacity = _capacity(min(batch_size, samples))
         crew = self._crew_for(capacity)
         buffers = self._buffers(capacity, crew.most, training=True)
         engine, terms = self._engine(), self._terms(self._rule)
 
-        def train(piece: Slice, scores: np.ndarray) -> int:
-            rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
+        def steps(piece: Slice, rates: np.ndarray, scores: np.ndarray) -> int:
             batches = (piece.order, piece.starts, piece.stops, rates, *scores)
             threads, began = crew.threads, time.perf_counter()
             done = engine.train(
@@ -394,8 +399,26 @@ class Network:
             crew.learn(len(piece.starts), time.perf_counter() - began)
             return done
 
+        def train(piece: Slice, scores: np.ndarray) -> int:
+            rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
+            return steps(piece, rates, scores)
+
+        plateau, search = self._optimizer.plateau, None
+        if isinstance(self._optimizer, optimizers.LBFGS):
+            grads = buffers.grads[: plan.size]
+            search = lbfgs.Trainer(
+                steps, self._params, grads, self._rule, self._pairs, self._optimizer
+            )
+
+        watched = plateau is not None or search is not None
+
+        def epoch_ended(figures: dict[str, float]) -> bool:
+            if plateau is not None:
+                plateau.epoch_ended(figures.get("val_loss", figures["loss"]))
+            return search is not None and search.finished
+
         return training.run(
-            train=train,
+            train=train if search is None else search.train,
             diverged=lambda finite: self._first_bad(buffers, capacity, finite),
             validate=None if validation is None else lambda: self.evaluate(*validation),
             samples=samples,
@@ -405,6 +428,7 @@ class Network:
             metric="accuracy" if metric else "",
             penalized=bool(terms.l1.any() or terms.l2.any()),
             reporter=Reporter(verbose, epochs),
+            epoch_ended=epoch_ended if watched else None,
         )
 
     def _check_trainable(self, plan: Plan) -> None:
@@ -416,6 +440,18 @@ class Network:
                     f"layer {row.layer}, {self.layers[row.layer]!r}: {op.name} has no gradient "
                     "and can only predict; to train, take sigmoid or another activation"
                 )
+
+    def _batch_size(self, asked: int | None, samples: int) -> int:
+        """Rows of a batch: what was asked for, or what suits the optimizer."""
+        if not isinstance(self._optimizer, optimizers.LBFGS):
+            return 32 if asked is None else asked
+        if asked is not None and asked < samples:
+            raise ValueError(
+                f"LBFGS needs all {samples} rows at once: leave batch_size out, got {asked}"
+            )
+        if any(layer.term("weight")[2:] != (0, False) for layer in self.layers):
+            raise ValueError("LBFGS knows no max_norm and no non_negative; leave them out")
+        return samples
 
     def _check_validation(self, validation: tuple[Any, Any], plan: Plan) -> None:
         """Check validation data as x and y are, under their own name."""

@@ -122,6 +122,11 @@ RULE = np.dtype(
         ("beta2", np.float64),
         ("epsilon", np.float64),
         ("raw_epsilon", np.int64),  # where epsilon stands, see adam_step
+        ("inside_epsilon", np.int64),  # likewise, see adagrad_step
+        ("rho", np.float64),  # share of a running mean that is kept
+        ("initial_total", np.float64),  # what sums of squares begin with
+        ("weight_decay", np.float64),
+        ("momentum_decay", np.float64),  # see nadam_step
         ("clip_value", np.float64),  # limits of the gradient, 0 where there is none: of a number,
         ("clip_norm", np.float64),  # of the length of each array,
         ("global_clip_norm", np.float64),  # of the length of all of them together

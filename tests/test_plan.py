@@ -114,6 +114,14 @@ OPTIMIZERS = {
     "nesterov": lambda: fnn.SGD(0.02, momentum=0.9, nesterov=True),
     "adam": lambda: fnn.Adam(0.01),
     "adam raw": lambda: fnn.Adam(0.01, epsilon=1e-4, epsilon_mode="raw", decay=1e-3),
+    "adamw": lambda: fnn.AdamW(0.01, weight_decay=0.1),
+    "amsgrad": lambda: fnn.AdamW(0.01, amsgrad=True),
+    "nadam": lambda: fnn.Nadam(0.01),
+    "adagrad": lambda: fnn.Adagrad(fnn.schedules.Cosine(0.05, 100, warmup=10)),
+    "rmsprop": lambda: fnn.RMSprop(0.01, epsilon_mode="inside"),
+    "rmsprop momentum": lambda: fnn.RMSprop(0.003, momentum=0.5),
+    "rmsprop centered": lambda: fnn.RMSprop(0.003, momentum=0.5, centered=True, epsilon=1e-3),
+    "lion": lambda: fnn.Lion(0.001, weight_decay=0.1),
 }
 
 
@@ -252,6 +260,7 @@ def test_every_op_has_its_kernels_and_every_rule_its_step():
         assert op.role != "loss" or op.targets in ("classes", "chances", "numbers")
         assert not op.metric or OPS[op.metric].role == "metric"
     assert all(f"{rule}_step" in KERNELS for rule in RULES)
+    assert {optimizer().rule for optimizer in OPTIMIZERS.values()} == set(RULES)
 
 
 def test_a_layer_that_needs_no_gradient_for_its_input_computes_none():
