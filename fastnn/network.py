@@ -336,7 +336,7 @@ class Network:
         y : array (n,) or (n, fan_out)
             Class labels, or what the outputs should be.
         epochs : int, default 1
-            Passes over the data.
+            Passes over the data; with `LBFGS` iterations, fewer where it is done before.
         batch_size : int, optional
             Rows for each update; the last batch holds what is left. By default 32, as in Keras,
             and with `LBFGS` all rows, which takes nothing less.

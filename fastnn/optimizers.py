@@ -416,7 +416,7 @@ class Nadam(Optimizer):
         Keeps the division from exploding; as in PyTorch, where Keras takes 1e-7.
     momentum_decay : float, default 0.004
         The momentum of step ``t`` is ``beta1 * (1 - 0.96**(t * momentum_decay) / 2)``, as in
-        the paper and PyTorch.
+        the paper and PyTorch; in Keras it is always 1.
     decay, clip_value, clip_norm, global_clip_norm : float
         See `Optimizer`.
 

@@ -123,6 +123,13 @@ OPTIMIZERS = {
     "rmsprop centered": lambda: fnn.RMSprop(0.003, momentum=0.5, centered=True, epsilon=1e-3),
     "lion": lambda: fnn.Lion(0.001, weight_decay=0.1),
 }
+# A rule knows nothing of the network whose numbers it moves: a few of each meet.
+PAIRS = [
+    (name, optimizer)
+    for name in NETWORKS
+    for optimizer in OPTIMIZERS
+    if name in ("regression", "classes", "rectifiers") or optimizer in ("momentum", "adam")
+]
 
 
 def build(name, optimizer="adam", **options):
@@ -147,8 +154,7 @@ def closest(got, want):
     return np.abs(got - want).max(initial=0) / max(np.abs(want).max(initial=0), 1e-300)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "optimizer"), PAIRS)
 def test_compiled_training_is_the_numpy_training(name, optimizer):
     """200 steps, the last batch of an epoch short, and some of a batch that is summed in parts.
 
