@@ -430,7 +430,7 @@ def test_gradients_are_clipped_in_one_way(kind):
     ("make", "text"),
     [
         (lambda: fnn.RMSprop(rho=1), "rho must be at least 0 and below 1"),
-        (lambda: fnn.Adagrad(epsilon_mode="corrected"), "epsilon_mode must be one of outside, inside"),
+        (lambda: fnn.Adagrad(epsilon_mode="corrected"), "epsilon_mode must be one of outside"),
         (lambda: fnn.AdamW(weight_decay=-1), "weight_decay must be at least 0"),
         (lambda: fnn.Nadam(momentum_decay=-1), "momentum_decay must be at least 0"),
         (lambda: fnn.Lion(beta2=1), "beta2 must be at least 0 and below 1"),
