@@ -2,6 +2,8 @@
 
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
+from fastnn import losses as losses
+from fastnn import metrics as metrics
 from fastnn.checking import Report as Report
 from fastnn.checking import check as check
 from fastnn.layers import Activation as Activation
@@ -29,4 +31,6 @@ __all__ = [
     "check",
     "datasets",
     "initializers",
+    "losses",
+    "metrics",
 ]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn.kernels._kernel import KERNELS, Kernel
-from fastnn.kernels._op import EVALUATE, LOSS, PREDICT, TRAIN, op_of
+from fastnn.kernels._op import EVALUATE, LOSS, METRIC, PREDICT, TRAIN, op_of
 from fastnn.kernels.optimizers import RULES
 from fastnn.plan import Plan
 
@@ -45,8 +45,11 @@ class Batch(NamedTuple):
             start = int(row[field])
             buffer = self.buffers.params if name == field else self.buffers.grads
         elif field in _ROWS:
-            width = {"out": sizes["fan_out"]}.get(field, sizes["fan_in"])
-            shape = [self.size * width] if dims == ("n",) else [self.size, width][: len(dims)]
+            target = sizes["fan_in"] // op_of(row).per_target
+            width = {"out": sizes["fan_out"], "target": target}.get(field, sizes["fan_in"])
+            fixed = [int(dim) for dim in dims[1:-1]]
+            last = [width // math.prod(fixed)]
+            shape = [self.size * width] if len(dims) == 1 else [self.size, *fixed, *last]
             start = int(row[field]) * self.capacity
             buffer = self.buffers.work if name == field else self.buffers.grad_work
         else:
@@ -106,7 +109,7 @@ def differentiate(
     for row in plan[plan.layer == LOSS]:
         batch.array(row, "grad_out", ("batch",))[...] = 1 / batch.size
     for row in plan[first:][::-1]:
-        if row.when & TRAIN:
+        if row.when & TRAIN and row.layer != METRIC:
             run("backward", row, batch)
     for row in plan:
         run("gradient", row, batch)

@@ -187,6 +187,11 @@ class Reporter:
             self.output.flush()
 
 
+def figure(name: str, total: Any, rows: int) -> Any:
+    """A loss or a metric, from its sum over the rows: their mean, or the root of that."""
+    return np.sqrt(total / rows) if name == "rmse" else total / rows
+
+
 def run(
     *,
     train: Callable[[Slice, np.ndarray, np.ndarray], int],
@@ -230,8 +235,8 @@ def run(
     running = np.zeros(2)  # their sums, near enough to show along the way
 
     def means(sums: np.ndarray, rows: int) -> dict[str, Any]:
-        values = {"loss": sums[0] / rows, metric: sums[1] / rows}
-        return {name: value.tolist() for name, value in values.items() if name}
+        values = {"loss": sums[0], metric: sums[1]}
+        return {name: figure(name, value, rows).tolist() for name, value in values.items() if name}
 
     try:
         for piece in slices(samples, batch_size, epochs, rng, pace, whole_epochs=validate is None):

@@ -1,8 +1,9 @@
 """Numba kernels of fastnn, each beside its numpy reference. Import as ``fastnn.kernels``.
 
-Read in this order: ``dense``, ``activations``, ``losses``, ``cross_entropies``, ``metrics``,
-``optimizers`` (what is computed), ``run`` (in what order), ``_op`` and ``_kernel`` (how
-an op finds its arrays and a kernel its reference), ``gemm`` and ``_tile`` (why it is fast).
+Read in this order: ``dense``, ``activations``, ``losses``, ``cross_entropies``,
+``likelihoods``, ``metrics``, ``optimizers`` (what is computed), ``run`` (in what order),
+``_op`` and ``_kernel`` (how an op finds its arrays and a kernel its reference), ``gemm`` and
+``_tile`` (why it is fast).
 
 The contract of every kernel: outputs come last, are given, C-contiguous, and
 are overwritten; inputs are never touched; only optimizers write in place, and
@@ -22,6 +23,7 @@ from . import (
     elementary,
     gather,
     gemm,
+    likelihoods,
     losses,
     metrics,
     optimizers,
@@ -35,6 +37,7 @@ __all__ = [
     "elementary",
     "gather",
     "gemm",
+    "likelihoods",
     "losses",
     "metrics",
     "optimizers",
