@@ -182,8 +182,9 @@ class Plan:
         self.loss = OPS[name]
         metric.check(self.loss, self.fan_out)
         op = metric.op or self.loss.metric
-        if op or (targets == self.fan_out > 1):  # labels, which may come, are counted
-            op = op or "categorical_accuracy"
+        if not op and targets == self.fan_out > 1 and self.loss.targets == "numbers":
+            op = "categorical_accuracy"  # of labels, which such a loss takes too
+        if op:
             ending.append(self._record(op, METRIC, self.out, self.fan_out, 1, scored))
             threshold = 0.0 if self.loss.targets == "signs" else 0.5
             ending[1].update(target=self.target, threshold=threshold, **metric.fields)

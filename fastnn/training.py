@@ -31,7 +31,7 @@ class History:
     Attributes
     ----------
     history : dict of str to list of float
-        ``loss``, the metric of the loss (``accuracy``), and both with ``val_`` in front if
+        ``loss``, the metric (``accuracy``), and both with ``val_`` in front if
         there was validation data; one number for each epoch. Training figures are means
         over the epoch's samples, each taken before the update that its batch made.
     epoch : list of int
