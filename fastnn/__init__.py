@@ -2,6 +2,8 @@
 
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
+from fastnn import losses as losses
+from fastnn import metrics as metrics
 from fastnn import schedules as schedules
 from fastnn.checking import Report as Report
 from fastnn.checking import check as check
@@ -60,5 +62,7 @@ __all__ = [
     "check",
     "datasets",
     "initializers",
+    "losses",
+    "metrics",
     "schedules",
 ]
