@@ -535,7 +535,8 @@ class Network:
         for rows in _row_slices(samples, plan):
             if not engine.predict(plan, [source], buffers, capacity, rows, out[rows[0] :], threads):
                 sources.check_finite("x", source.array, self.dtype)
-        out = out.reshape(samples, *plan.out_shape)
+        if len(plan.out_shape) > 1:
+            out = out.reshape(samples, *plan.out_shape)
         plain = (source.scale, source.offset) == (1, 0) and self.backend == "compiled"
         plain = plain and len(plan.in_shape) == len(plan.out_shape) == 1
         plain = plain and type(self.layers[0]).check is Layer.check
