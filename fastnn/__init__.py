@@ -1,5 +1,6 @@
 """Neural networks from scratch: every formula in numpy, every loop compiled by numba."""
 
+from fastnn import callbacks as callbacks
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
 from fastnn import losses as losses
@@ -59,6 +60,7 @@ __all__ = [
     "Report",
     "Rescaling",
     "Reshape",
+    "callbacks",
     "check",
     "datasets",
     "initializers",
