@@ -1,5 +1,6 @@
 """Neural networks from scratch: every formula in numpy, every loop compiled by numba."""
 
+from fastnn import conventions as conventions
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
 from fastnn.checking import Report as Report
@@ -27,6 +28,7 @@ __all__ = [
     "Plan",
     "Report",
     "check",
+    "conventions",
     "datasets",
     "initializers",
 ]
