@@ -5,6 +5,7 @@ from fastnn import datasets as datasets
 from fastnn import initializers as initializers
 from fastnn.checking import Report as Report
 from fastnn.checking import check as check
+from fastnn.explain import explain as explain
 from fastnn.layers import Activation as Activation
 from fastnn.layers import Dense as Dense
 from fastnn.layers import Input as Input
@@ -30,5 +31,6 @@ __all__ = [
     "check",
     "conventions",
     "datasets",
+    "explain",
     "initializers",
 ]

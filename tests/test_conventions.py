@@ -79,7 +79,8 @@ def test_sklearn_invscaling_counts_samples():
     sklearn = pytest.importorskip("sklearn.neural_network")
     x, y = data()
     theirs = sklearn.MLPRegressor(
-        hidden_layer_sizes=(), solver="sgd", learning_rate="invscaling", learning_rate_init=0.1, batch_size=5,
+        hidden_layer_sizes=(), solver="sgd",
+        learning_rate="invscaling", learning_rate_init=0.1, batch_size=5,
         power_t=0.4, random_state=0,
     )  # fmt: skip
     rates = conventions.rates_from_sklearn(0.1, ROWS, 5, epochs=3, power_t=0.4)
