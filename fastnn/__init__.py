@@ -8,6 +8,8 @@ from fastnn.checking import check as check
 from fastnn.explain import explain as explain
 from fastnn.layers import Activation as Activation
 from fastnn.layers import Dense as Dense
+from fastnn.layers import Dropout as Dropout
+from fastnn.layers import GaussianNoise as GaussianNoise
 from fastnn.layers import Input as Input
 from fastnn.network import Network as Network
 from fastnn.optimizers import SGD as SGD
@@ -23,6 +25,8 @@ __all__ = [
     "Adam",
     "Dense",
     "DivergenceError",
+    "Dropout",
+    "GaussianNoise",
     "History",
     "Input",
     "Network",

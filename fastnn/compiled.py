@@ -41,18 +41,18 @@ quiet = np.errstate(all="ignore")
 _UPDATES = [update for update, _ in RULES.values()]
 
 
-def addressed(plan: Plan, metric: str, dtype: np.dtype, mode: int) -> np.ndarray:
+def addressed(plan: Plan, metric: str, weighted: bool, dtype: np.dtype, mode: int) -> np.ndarray:
     """The plan with the addresses of the functions that a mode needs, compiled if need be."""
-    key = (metric, dtype, mode)
+    key = (metric, weighted, dtype, mode)
     if key not in plan.addressed:
-        rows = plan.for_metric(metric).copy()
+        rows = plan.for_metric(metric, weighted).copy()
         for row in rows:
             if row.when & mode:
                 op = op_of(row)
                 row.forward = address(op.forward, dtype)
                 if mode == TRAIN:
                     row.backward = address(op.backward, dtype) if op.backward else 0
-                    row.gradient = address(op.gradient, dtype) if op.gradient else 0
+                    row.gradient = address(op.gradient, dtype) if row.trainable else 0
         plan.addressed[key] = rows
     return plan.addressed[key]
 
@@ -98,18 +98,21 @@ def prepared(
     """
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
-    return addressed(plan, metric, dtype, mode), records(sources, dtype), order, sources
+    rows = addressed(plan, metric, len(sources) > 2, dtype, mode)
+    return rows, records(sources, dtype), order, sources
 
 
 def parts_of(plan: Plan) -> int:
     """Parts that a batch may be cut into: few weights are cheaper to add up than to share."""
-    return PARTS if PARTS * plan.size <= SMALL else 1
+    return PARTS if PARTS * plan.size <= SMALL and plan.divisible else 1
 
 
 @quiet
 def gradients(
     plan: Plan,
     metric: str,
+    rule: np.recarray,
+    terms: np.recarray,
     sources: list[Source],
     buffers: Buffers,
     capacity: int,
@@ -118,7 +121,7 @@ def gradients(
 ) -> None:
     """As `fastnn.kernels.run.gradients`."""
     rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
-    together(threads, run.gradients, rows, table, buffers, capacity, order)
+    together(threads, run.gradients, rows, rule, table, terms, buffers, capacity, order)
 
 
 @quiet
@@ -126,6 +129,7 @@ def train(
     plan: Plan,
     metric: str,
     rule: np.recarray,
+    terms: np.recarray,
     sources: list[Source],
     buffers: Buffers,
     capacity: int,
@@ -135,6 +139,7 @@ def train(
     rates: np.ndarray,
     losses: np.ndarray,
     metrics: np.ndarray,
+    penalties: np.ndarray,
     threads: int,
 ) -> int:
     """As `fastnn.kernels.run.train`.
@@ -144,8 +149,8 @@ def train(
     rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
     rule.update = address(_UPDATES[rule.kind[0]], buffers.params.dtype, rule.dtype)
     done = together(
-        threads, run.train, rows, rule, rule.repeat(threads), table, buffers, capacity, plan.first,
-        parts_of(plan), order, starts, stops, rates, losses, metrics,
+        threads, run.train, rows, rule, rule.repeat(threads), table, terms, buffers, capacity,
+        plan.first, parts_of(plan), order, starts, stops, rates, losses, metrics, penalties,
     )  # fmt: skip
     if done == len(starts) and not all_finite(buffers.params):
         return done - 1
@@ -198,7 +203,7 @@ class Few:
 
     def __init__(self, plan: Plan, params: np.ndarray) -> None:
         self.dtype, self.fan_in, self.fan_out = params.dtype, (plan.fan_in,), plan.fan_out
-        rows = addressed(plan, "", self.dtype, PREDICT)
+        rows = addressed(plan, "", False, self.dtype, PREDICT)
         rows = rows[rows["when"] & PREDICT != 0]
         work = np.zeros(FEW * plan.row_size, self.dtype)
         if self.dtype not in self.scratch:

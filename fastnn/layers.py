@@ -12,9 +12,9 @@ import numpy as np
 
 from fastnn import initializers
 from fastnn._check import number, one_of, whole
-from fastnn.kernels._op import OPS
+from fastnn.kernels._op import ALWAYS, EVALUATE, OPS, PREDICT, TRAIN
 
-__all__ = ["Activation", "Dense", "Input", "Layer"]
+__all__ = ["Activation", "Dense", "Dropout", "GaussianNoise", "Input", "Layer"]
 
 # He's variance is right where an activation zeroes half of its inputs, Glorot's elsewhere.
 RECTIFIERS = ("relu", "leaky_relu")
@@ -29,14 +29,39 @@ class Step(NamedTuple):
     parameters: tuple[str, ...] = ()
     alpha: float = 1.0
     alpha_x: float = 1.0
+    options: tuple[tuple[str, float], ...] = ()  # other fields of the plan's row
+    when: int = ALWAYS
+    twin: bool = False  # takes the place of the step before it, in other passes
+
+
+class Term(NamedTuple):
+    """What weighs on an array of parameters, and what it may be."""
+
+    l1: float = 0.0
+    l2: float = 0.0
+    max_norm: float = 0.0
+    non_negative: bool = False
 
 
 class Layer:
-    """What every layer answers; use `Dense`, `Activation` or `Input`."""
+    """What every layer answers.
 
-    def __init__(self) -> None:
+    Attributes
+    ----------
+    trainable : bool, default True
+        Whether `fit` moves the layer's parameters; may be changed between calls.
+    """
+
+    fixed: tuple[str, ...] = ()  # parameters that no optimizer moves
+
+    def __init__(self, trainable: bool = True) -> None:
         self._owner: Any = None
         self._views: dict[str, np.ndarray] = {}
+        self.trainable = bool(trainable)
+
+    def term(self, name: str) -> Term:
+        """Penalties and constraints of a parameter."""
+        return Term()
 
     def fan_out(self, fan_in: int) -> int:
         """Values per sample going out, for so many going in."""
@@ -147,6 +172,18 @@ class Dense(Layer):
         ``glorot_uniform`` elsewhere. See `fastnn.initializers`.
     bias_initializer : str or callable, default "zeros"
         How biases begin.
+    use_bias : bool, default True
+        False leaves the bias out.
+    weight_l1, weight_l2, bias_l1, bias_l2 : float, default 0
+        Penalties: ``l1 * sum(|p|) + l2 * sum(p**2)`` is added to the mean loss, as in
+        *Neural Networks from Scratch*, chapter 14, and Keras; the derivative of ``|p|`` is 0
+        at 0. Other books and libraries scale it otherwise: see `fastnn.conventions`.
+    max_norm : float, optional
+        After each step the weights that come into a neuron are shortened to this length.
+    non_negative : bool, default False
+        After each step weights below 0 become 0.
+    trainable : bool, default True
+        Whether `fit` moves weight and bias.
 
     Attributes
     ----------
@@ -170,8 +207,23 @@ class Dense(Layer):
         *,
         weight_initializer: str | initializers.Initializer | None = None,
         bias_initializer: str | initializers.Initializer = "zeros",
+        use_bias: bool = True,
+        weight_l1: float = 0.0,
+        weight_l2: float = 0.0,
+        bias_l1: float = 0.0,
+        bias_l2: float = 0.0,
+        max_norm: float | None = None,
+        non_negative: bool = False,
+        trainable: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(trainable)
+        self.use_bias = bool(use_bias)
+        self.weight_l1 = number("weight_l1", weight_l1, least=0)
+        self.weight_l2 = number("weight_l2", weight_l2, least=0)
+        self.bias_l1 = number("bias_l1", bias_l1, least=0)
+        self.bias_l2 = number("bias_l2", bias_l2, least=0)
+        self.max_norm = None if max_norm is None else number("max_norm", max_norm, above=0)
+        self.non_negative = bool(non_negative)
         self.units = whole("units", units)
         self.activation = (
             activation if isinstance(activation, Activation) else Activation(activation)
@@ -208,13 +260,20 @@ class Dense(Layer):
 
     def steps(self, fan_in: int) -> list[Step]:
         """The sum, then the activation."""
-        dense = Step("dense", fan_in, self.units, ("weight", "bias"))
+        dense = Step("dense", fan_in, self.units, tuple(self.shapes(fan_in)))
         activation = self.activation.steps(self.units)
         return [dense, *(step for step in activation if step.op != "linear")]
 
     def shapes(self, fan_in: int) -> dict[str, tuple[int, ...]]:
         """A weight for each pair of input and neuron, a bias for each neuron."""
-        return {"weight": (fan_in, self.units), "bias": (self.units,)}
+        bias = {"bias": (self.units,)} if self.use_bias else {}
+        return {"weight": (fan_in, self.units), **bias}
+
+    def term(self, name: str) -> Term:
+        """As given for weight and bias; constraints are the weight's."""
+        if name == "bias":
+            return Term(self.bias_l1, self.bias_l2)
+        return Term(self.weight_l1, self.weight_l2, self.max_norm or 0.0, self.non_negative)
 
     def initial(self, name: str, rng: np.random.Generator, fan_in: int) -> np.ndarray:
         """What the initializers draw."""
@@ -228,7 +287,95 @@ class Dense(Layer):
 
     def __repr__(self) -> str:
         name = self.activation.name
-        return f"Dense({self.units}{f', {name!r}' if name != 'linear' else ''})"
+        options = {k: getattr(self, k) for k in _DENSE_OPTIONS}
+        changed = "".join(f", {k}={v!r}" for k, v in options.items() if v != _DENSE_OPTIONS[k])
+        return f"Dense({self.units}{f', {name!r}' if name != 'linear' else ''}{changed})"
+
+
+_DENSE_OPTIONS: dict[str, Any] = {
+    "use_bias": True,
+    "weight_l1": 0.0,
+    "weight_l2": 0.0,
+    "bias_l1": 0.0,
+    "bias_l2": 0.0,
+    "max_norm": None,
+    "non_negative": False,
+    "trainable": True,
+}
+
+
+class Dropout(Layer):
+    """Sets a share of the values to 0 while training, and scales up the others.
+
+    What is kept is divided by ``1 - rate``, so that sums keep their size; `predict` and
+    `evaluate` let everything pass. Which values are dropped depends on the network's seed, the
+    step and the place of a value alone: the same for any number of threads.
+
+    Parameters
+    ----------
+    rate : float
+        Share that is dropped, from 0 to below 1.
+
+    Notes
+    -----
+    Sources: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov (2014), JMLR 15;
+    *Neural Networks from Scratch*, chapter 15; Nielsen, chapter 3.
+
+    Examples
+    --------
+    >>> import fastnn as fnn
+    >>> net = fnn.Network([fnn.Dropout(0.5)], input_shape=(3,), seed=0)
+    >>> net.predict([[1.0, 2.0, 3.0]])
+    array([[1., 2., 3.]], dtype=float32)
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = number("rate", rate, least=0, below=1)
+
+    def steps(self, fan_in: int) -> list[Step]:
+        """Dropout in training, nothing elsewhere."""
+        return random_steps("dropout", fan_in, rate=self.rate)
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.rate:g})"
+
+
+class GaussianNoise(Layer):
+    """Adds normal noise while training; `predict` and `evaluate` let everything pass.
+
+    Parameters
+    ----------
+    stddev : float
+        Of the noise, at least 0.
+
+    Notes
+    -----
+    Source: Bishop (1995), "Training with noise is equivalent to Tikhonov regularization",
+    Neural Computation 7; Nielsen, chapter 3, on artificially expanded data.
+
+    Examples
+    --------
+    >>> GaussianNoise(0.1)
+    GaussianNoise(0.1)
+    """
+
+    def __init__(self, stddev: float) -> None:
+        super().__init__()
+        self.stddev = number("stddev", stddev, least=0)
+
+    def steps(self, fan_in: int) -> list[Step]:
+        """Noise in training, nothing elsewhere."""
+        return random_steps("gaussian_noise", fan_in, stddev=self.stddev)
+
+    def __repr__(self) -> str:
+        return f"GaussianNoise({self.stddev:g})"
+
+
+def random_steps(op: str, fan_in: int, **options: float) -> list[Step]:
+    """An op in training; what it takes is passed on elsewhere."""
+    training = Step(op, fan_in, fan_in, options=tuple(options.items()), when=TRAIN)
+    return [training, Step("linear", fan_in, fan_in, when=PREDICT | EVALUATE, twin=True)]
 
 
 def input_width(argument: str, shape: Any) -> int:

@@ -23,6 +23,7 @@ __all__ = ["Network"]
 
 _BACKENDS: dict[str, ModuleType] = {"compiled": compiled, "numpy": reference}
 _DTYPES = ("float32", "float64")
+_CLIPS = ("clip_value", "clip_norm", "global_clip_norm")
 _BLOCK = 256  # rows that go through the network together where nothing is learnt
 
 
@@ -113,8 +114,9 @@ class Network:
                 raise ValueError(f"input_shape must agree with {self._input}, got ({fan_in},)")
             fan_in = self._input.width
         self.layers = chain
-        streams = np.random.SeedSequence(self.seed).spawn(2)
-        self._weights_rng, self._shuffle_rng = map(np.random.default_rng, streams)
+        streams = np.random.SeedSequence(self.seed).spawn(3)
+        self._weights_rng, self._shuffle_rng = map(np.random.default_rng, streams[:2])
+        self._noise_seed = streams[2].generate_state(1, np.uint64)[0]
         self._plan: Plan | None = None
         self._few: compiled.Few | None = None
         self._crew: tuple[Any, _threads.Crew] | None = None
@@ -159,6 +161,7 @@ class Network:
         self._rule = np.zeros(1, RULE).view(np.recarray)
         self._rule.kind = list(RULES).index(rule)
         self._rule.parameters = plan.size
+        self._rule.seed = self._noise_seed
         self._state = _aligned(RULES[rule][1] * plan.size, self.dtype)
         self._grads = _aligned(plan.size, self.dtype)
 
@@ -168,6 +171,16 @@ class Network:
             self._reset_optimizer()  # another update, with another memory
         for name, value in self._optimizer.fields().items():
             self._rule[name] = value
+        for name in _CLIPS:
+            self._rule[name] = getattr(self._optimizer, name, None) or 0
+        self.plan.follow(self.layers)
+
+    def _terms(self, rule: np.recarray) -> np.recarray:
+        """Penalties, constraints and what limits apply to; empty where there is none of them."""
+        terms = self.plan.terms(self.layers)
+        weighs = any(terms[name].any() for name in ("l1", "l2", "max_norm", "non_negative"))
+        clips = any(rule[name].any() for name in _CLIPS)
+        return (terms if weighs or clips else terms[:0]).view(np.recarray)
 
     @property
     def optimizer(self) -> optimizers.Optimizer:
@@ -245,14 +258,17 @@ class Network:
         scale, offset = (self._input.scale, self._input.offset) if self._input else (1.0, 0.0)
         return sources.inputs(x, self.dtype, fan_in, scale, offset, checked=checked)
 
-    def _pair(self, x: Any, y: Any) -> tuple[list[Source], Plan]:
-        """Check x and y before anything changes; build nothing that they do not allow."""
+    def _pair(
+        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None
+    ) -> tuple[list[Source], Plan]:
+        """Check what is given before anything changes; build nothing that it does not allow."""
         first = self._inputs(x)
         plan = self._plan or Plan(self.layers, first.width, self._loss)
         second = sources.targets(
             y, self.dtype, len(first.array), plan.fan_out, plan.target, plan.loss.targets
         )
-        return [first, second], plan
+        third = sources.weights(sample_weight, class_weight, second, self.dtype, plan.sample_weight)
+        return [first, second] if third is None else [first, second, third], plan
 
     def _metric(self, pair: list[Source]) -> str:
         """Op of the metric for these targets: labels can always be counted."""
@@ -298,6 +314,8 @@ class Network:
         epochs: int = 1,
         batch_size: int = 32,
         shuffle: bool = True,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | str | None = None,
         validation_data: tuple[Any, Any] | None = None,
         verbose: int | str = "auto",
     ) -> History:
@@ -316,6 +334,13 @@ class Network:
             Rows for each update, as in Keras; the last batch holds what is left.
         shuffle : bool, default True
             A fresh permutation of the rows for each epoch, from the network's seed.
+        sample_weight : array (n,), optional
+            What each row's loss counts, at least 0: the loss of a batch is the sum of weight
+            times loss over its rows, divided by their number, as in Keras. Metrics count
+            every row alike.
+        class_weight : dict of int to float, or "balanced", optional
+            Likewise for each class, times ``sample_weight``; classes left out count 1.
+            "balanced" takes rows / (classes * rows of the class), as scikit-learn does.
         validation_data : (x, y), optional
             Evaluated after every epoch.
         verbose : {"auto", 0, 1, 2}
@@ -338,7 +363,7 @@ class Network:
         batch_size = whole("batch_size", batch_size)
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
-        pair, plan = self._pair(x, y)
+        pair, plan = self._pair(x, y, sample_weight, class_weight)
         validation = None
         if validation_data is not None:
             validation = _validation(validation_data)
@@ -351,14 +376,14 @@ class Network:
         capacity = _capacity(min(batch_size, samples))
         crew = self._crew_for(capacity)
         buffers = self._buffers(capacity, crew.most, training=True)
-        engine = self._engine()
+        engine, terms = self._engine(), self._terms(self._rule)
 
-        def train(piece: Slice, losses: np.ndarray, metrics: np.ndarray) -> int:
+        def train(piece: Slice, scores: np.ndarray) -> int:
             rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
-            batches = (piece.order, piece.starts, piece.stops, rates, losses, metrics)
+            batches = (piece.order, piece.starts, piece.stops, rates, *scores)
             threads, began = crew.threads, time.perf_counter()
             done = engine.train(
-                plan, metric, self._rule, pair, buffers, capacity, *batches, threads
+                plan, metric, self._rule, terms, pair, buffers, capacity, *batches, threads
             )
             crew.learn(len(piece.starts), time.perf_counter() - began)
             return done
@@ -372,6 +397,7 @@ class Network:
             epochs=epochs,
             rng=self._shuffle_rng if shuffle else None,
             metric="accuracy" if metric else "",
+            penalized=bool(terms.l1.any() or terms.l2.any()),
             reporter=Reporter(verbose, epochs),
         )
 
@@ -441,13 +467,13 @@ class Network:
             self._few = compiled.Few(plan, self._params)  # for the next call
         return out
 
-    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any, *, sample_weight: Any = None) -> dict[str, float]:
         """Mean loss and metric over data, without learning from them.
 
         Parameters
         ----------
-        x, y : array
-            As in `fit`.
+        x, y, sample_weight : array
+            As in `fit`. Penalties are not part of the loss.
 
         Returns
         -------
@@ -460,7 +486,7 @@ class Network:
             Where the data do not fit.
         """
         plan = self.plan
-        pair, _ = self._pair(x, y)
+        pair, _ = self._pair(x, y, sample_weight)
         metric = self._metric(pair)
         samples = len(pair[0].array)
         capacity = _capacity(min(_BLOCK, samples))
@@ -472,19 +498,22 @@ class Network:
         result = {"loss": float(sums[0] / samples), "accuracy": float(sums[1] / samples)}
         return result if metric else {"loss": result["loss"]}
 
-    def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
-        """Derivatives of the mean loss of one batch; nothing is changed.
+    def gradients(self, x: Any, y: Any, *, sample_weight: Any = None) -> dict[str, np.ndarray]:
+        """Derivatives of the mean loss of one batch and of the penalties; nothing is changed.
+
+        What is random in training is so here, as in the next step of `fit`.
 
         Parameters
         ----------
-        x, y : array
+        x, y, sample_weight : array
             As in `fit`; all rows are one batch.
 
         Returns
         -------
         dict of str to array
             ``"0.weight"``, ``"0.bias"``, ... in the shapes of the parameters, and ``"x"``
-            (n, fan_in): with respect to what the network saw, after an `Input`'s scale.
+            (n, fan_in): with respect to what the network saw, after an `Input`'s scale. Zeros
+            where a layer is not trainable.
 
         Raises
         ------
@@ -492,13 +521,18 @@ class Network:
             Where the data do not fit.
         """
         plan = self.plan
-        pair, _ = self._pair(x, y)
+        plan.follow(self.layers)
+        pair, _ = self._pair(x, y, sample_weight)
         samples = len(pair[0].array)
         capacity = _capacity(samples)
+        rule = self._rule.copy()
+        for name in _CLIPS:
+            rule[name] = 0
+        terms, order = self._terms(rule), np.arange(samples)
         threads = _threads.training(self.threads, plan, capacity).most
         shared = self._buffers(capacity, threads, training=True)
         buffers = shared._replace(grads=_aligned(plan.size, self.dtype))
-        self._engine().gradients(plan, "", pair, buffers, capacity, np.arange(samples), threads)
+        self._engine().gradients(plan, "", rule, terms, pair, buffers, capacity, order, threads)
         result = {p.title: p.of(buffers.grads) for p in plan.parameters}
         result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, -1)
         return result

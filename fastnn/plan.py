@@ -22,7 +22,7 @@ says where its arrays begin and how wide they are.
 2  softmax                1       predict  7    9     .       .       .     .       2        2
 3  softmax_cross_entropy  loss    train    7   13     9      11       .     .       2        1
 4  categorical_accuracy   metric  train    9   14     .      11       .     .       2        1
-params: 23 values; work: 15 values per batch row
+params: 23 values; work: 17 values per batch row
 
 The relu has no op of its own: between two dense layers they apply it themselves, see
 `fastnn.kernels.dense`.
@@ -30,6 +30,7 @@ The relu has no op of its own: between two dense layers they apply it themselves
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -37,13 +38,30 @@ import numpy as np
 
 from fastnn.kernels import _op
 from fastnn.kernels._kernel import KERNELS
-from fastnn.kernels._op import ALWAYS, EVALUATE, LOSS, METRIC, OP, OPS, PREDICT, TRAIN, op_of
+from fastnn.kernels._op import (
+    ALWAYS,
+    EVALUATE,
+    LOSS,
+    METRIC,
+    OP,
+    OPS,
+    PREDICT,
+    TERM,
+    TRAIN,
+    op_of,
+)
 from fastnn.layers import RECTIFIERS, Layer, Step
 
 __all__ = ["Parameter", "Plan"]
 
-_COLUMNS = ("x", "out", "prob", "target", "weight", "bias")
-_WHEN = {ALWAYS: "always", PREDICT: "predict", TRAIN | EVALUATE: "train", TRAIN: "train"}
+_COLUMNS = ("x", "out", "kept", "prob", "target", "weight", "bias")
+_WHEN = {
+    ALWAYS: "always",
+    PREDICT: "predict",
+    TRAIN | EVALUATE: "train",
+    TRAIN: "fit",
+    PREDICT | EVALUATE: "not fit",
+}
 
 
 class Parameter(NamedTuple):
@@ -53,6 +71,7 @@ class Parameter(NamedTuple):
     name: str
     offset: int
     shape: tuple[int, ...]
+    trainable: bool = True
 
     @property
     def size(self) -> int:
@@ -88,6 +107,8 @@ class Plan:
         Values per sample going in and coming out.
     out, target : int
         Where output and target lie in ``work``.
+    sample_weight, weighted_loss : int
+        Likewise what each row counts, and its loss times that, where rows have weights.
     addressed : dict
         Copies of ``rows`` that know their compiled functions, kept by `fastnn.compiled`.
     first : int
@@ -97,7 +118,7 @@ class Plan:
 
     def __init__(self, layers: Sequence[Layer], fan_in: int, loss: str) -> None:
         self.fan_in = fan_in
-        self.addressed: dict[tuple[str, np.dtype, int], np.recarray] = {}
+        self.addressed: dict[tuple[str, bool, np.dtype, int], np.recarray] = {}
         self.parameters: list[Parameter] = []
         self.size = 0
         self.row_size = fan_in
@@ -108,27 +129,79 @@ class Plan:
         for number, layer in enumerate(layers):
             self.widths.append(width)
             for name, shape in layer.shapes(width).items():
-                self.parameters.append(Parameter(number, name, self.size, shape))
+                moves = layer.trainable and name not in layer.fixed
+                self.parameters.append(Parameter(number, name, self.size, shape, moves))
                 self.size += self.parameters[-1].size
             steps += [(number, step) for step in layer.steps(width)]
             width = layer.fan_out(width)
         for number, step in rectified(steps):
-            record = self._record(step.op, number, at, step.fan_in, step.fan_out, ALWAYS)
-            record.update(alpha=step.alpha, alpha_x=step.alpha_x)
+            if step.twin:  # same input, same output, other passes
+                before = records[-1]
+                record = before | {"kind": OPS[step.op].kind, "when": step.when}
+            else:
+                record = self._record(step.op, number, at, step.fan_in, step.fan_out, step.when)
+            record.update(alpha=step.alpha, alpha_x=step.alpha_x, **dict(step.options))
+            if "kept" in fields_of(OPS[step.op]):
+                record["kept"] = self._region(step.fan_in)
+            sizes = {}
             for parameter in self.parameters:
                 if parameter.layer == number and parameter.name in step.parameters:
                     record[parameter.name] = parameter.offset
+                    sizes[parameter.name] = parameter.shape
+            if OPS[step.op].gradient:
+                rows, *columns = sizes["weight"]
+                record.update(weight_rows=rows, row_size=math.prod(columns))
+                record["tail"] = math.prod(sizes.get("bias", (0,)))
+                record["trainable"] = layers[number].trainable
             records.append(record)
             at = int(record["out"])
         self.fan_out, self.out = width, at
         self.target = self._region(width)
         records += self._ending(records, loss)
+        self.sample_weight, self.weighted_loss = self._region(1), self._region(1)
         self.rows = np.zeros(len(records), OP).view(np.recarray)
         for row, record in zip(self.rows, records, strict=True):
             for field, value in record.items():
                 row[field] = value
-        trained = [i for i, row in enumerate(self.rows) if op_of(row).gradient]
+        self._look_for_first()
+
+    def _look_for_first(self) -> None:
+        trained = [i for i, row in enumerate(self.rows) if row.trainable]
         self.first = trained[0] + 1 if trained else len(self.rows)
+
+    def follow(self, layers: Sequence[Layer]) -> None:
+        """Take over which layers are trainable."""
+        moves = [
+            layers[p.layer].trainable and p.name not in layers[p.layer].fixed
+            for p in self.parameters
+        ]
+        if moves == [p.trainable for p in self.parameters]:
+            return
+        self.parameters = [
+            p._replace(trainable=m) for p, m in zip(self.parameters, moves, strict=True)
+        ]
+        for row in self.rows:
+            if op_of(row).gradient:
+                row.trainable = layers[row.layer].trainable
+        self._look_for_first()
+        self.addressed.clear()
+
+    def terms(self, layers: Sequence[Layer]) -> np.recarray:
+        """Penalties and constraints of all arrays that are trained."""
+        arrays = [p for p in self.parameters if p.trainable]
+        table = np.zeros(len(arrays), TERM).view(np.recarray)
+        for row, parameter in zip(table, arrays, strict=True):
+            shape = (1, *parameter.shape)[-2:]
+            row.start, row.rows, row.columns = parameter.offset, *shape
+            row.l1, row.l2, row.max_norm, row.non_negative = layers[parameter.layer].term(
+                parameter.name
+            )
+        return table
+
+    @property
+    def divisible(self) -> bool:
+        """Whether the parameters can be cut anywhere: all move, and no row waits for another."""
+        return all(p.trainable for p in self.parameters) and not self.rows.columns.any()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: addresses are those of one process."""
@@ -169,23 +242,32 @@ class Plan:
             ending[1].update(target=self.target)
         return ending
 
-    def for_metric(self, metric: str) -> np.recarray:
-        """The rows with this metric at their end, or with none where it is empty."""
+    def for_metric(self, metric: str, weighted: bool) -> np.recarray:
+        """The rows with this metric at their end, or with none where it is empty.
+
+        ``weighted`` adds the op that multiplies a row's loss by its weight.
+        """
         rows = self.rows[self.rows.layer != METRIC]
-        if not metric:
-            return rows
-        rows = self.rows.copy()
-        rows[-1].kind = OPS[metric].kind
+        if weighted:
+            weights = rows[-1:].copy()
+            weights.kind, weights.fan_in = OPS["weighted"].kind, 1
+            weights.x, weights.out = rows[-1].out, self.weighted_loss
+            weights.sample_weight = self.sample_weight
+            rows = np.concatenate([rows, weights]).view(np.recarray)
+        if metric:
+            rows = np.concatenate([rows, self.rows[-1:]]).view(np.recarray)
+            rows[-1].kind = OPS[metric].kind
         return rows
 
     def __str__(self) -> str:
-        heads = ["#", "op", "layer", "when", *_COLUMNS, "fan_in", "fan_out"]
+        columns = [c for c in _COLUMNS if c != "kept" or self.rows.kept.any()]
+        heads = ["#", "op", "layer", "when", *columns, "fan_in", "fan_out"]
         table = [heads]
         for i, row in enumerate(self.rows):
             op = op_of(row)
-            takes = {name for kernel in kernels_of(op) for name in KERNELS[kernel].shapes}
+            takes = fields_of(op)
             layer = {LOSS: "loss", METRIC: "metric"}.get(int(row.layer), str(row.layer))
-            places = [str(row[c]) if c in takes else "." for c in _COLUMNS]
+            places = [str(row[c]) if c in takes else "." for c in columns]
             rectifier = {0: " relu", 1: ""}.get(row.alpha, " leaky_relu")
             name = op.name + (rectifier if op.name == "dense" else "")
             table.append(
@@ -226,6 +308,11 @@ def rectified(steps: list[tuple[int, Step]]) -> list[tuple[int, Step]]:
 def widths_of(row: np.record) -> tuple[int, int]:
     """Values per batch row going in and coming out of an op."""
     return int(row.fan_in), int(row.fan_out)
+
+
+def fields_of(op: _op.Op) -> set[str]:
+    """Names of what an op's kernels take."""
+    return {name for kernel in kernels_of(op) for name in KERNELS[kernel].shapes}
 
 
 def kernels_of(op: _op.Op) -> list[str]:

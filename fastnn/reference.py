@@ -10,18 +10,20 @@ at the same place in ``grad_work``.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastnn.kernels._kernel import KERNELS, Kernel
 from fastnn.kernels._op import EVALUATE, LOSS, PREDICT, TRAIN, op_of
+from fastnn.kernels.noise import key_of
 from fastnn.kernels.optimizers import RULES
 from fastnn.plan import Plan
 
 RULE_NAMES = list(RULES)
 _PARAMS = ("weight", "bias")
-_ROWS = ("x", "out", "prob", "target")
+_ROWS = ("x", "out", "prob", "target", "kept", "sample_weight")
 # Formulas may meet log(0) or exp(1000): the result is inf or NaN, in both paths, and is found
 # by the check for it, so numpy need not warn as well.
 quiet = np.errstate(all="ignore")
@@ -33,16 +35,21 @@ class Batch(NamedTuple):
     buffers: Any
     size: int
     capacity: int
+    key: int = 0
+    learning: bool = False
 
     def array(self, row: Any, name: str, dims: tuple[str, ...]) -> Any:
         """The array or number that a kernel of this plan row knows by this name."""
         if not dims:
-            return row[name]
+            own = {"key": self.key, "stream": row.out, "first": 0}
+            return own.get(name, row[name] if name in row.dtype.names else None)
         field = name.removeprefix("grad_")
         sizes = {"batch": self.size, "fan_in": int(row.fan_in), "fan_out": int(row.fan_out)}
         if field in _PARAMS:
             shape = [sizes[dim] for dim in dims]
             start = int(row[field])
+            if field == "bias" and row.tail == 0:
+                return np.zeros(shape)  # the layer has none
             buffer = self.buffers.params if name == field else self.buffers.grads
         elif field in _ROWS:
             width = {"out": sizes["fan_out"]}.get(field, sizes["fan_in"])
@@ -66,7 +73,7 @@ def call(kernel: Kernel, arrays: dict[str, Any]) -> None:
 def run(part: str, row: Any, batch: Batch) -> None:
     """One part of one op: ``forward``, ``backward`` or ``gradient``, if it has that part."""
     kernel = KERNELS.get(f"{op_of(row).name}_{part}")
-    if kernel is not None:
+    if kernel is not None and (part != "gradient" or row.trainable):
         names = [*kernel.inputs, *kernel.writes]
         call(kernel, {name: batch.array(row, name, kernel.shapes[name]) for name in names})
 
@@ -117,6 +124,8 @@ def differentiate(
 def gradients(
     plan: Plan,
     metric: str,
+    rule: np.recarray,
+    terms: np.recarray,
     sources: Any,
     buffers: Any,
     capacity: int,
@@ -124,8 +133,9 @@ def gradients(
     threads: int = 1,
 ) -> None:
     """As `fastnn.compiled.gradients`."""
-    batch = Batch(buffers, order.size, capacity)
-    differentiate(plan.for_metric(metric), sources, batch, order, 0)
+    batch = Batch(buffers, order.size, capacity, key_of(*rule[["seed", "step"]][0]))
+    differentiate(plan.for_metric(metric, len(sources) > 2), sources, batch, order, 0)
+    adjust(terms, rule[0], buffers)
 
 
 @quiet
@@ -133,6 +143,7 @@ def train(
     plan: Plan,
     metric: str,
     rule: np.recarray,
+    terms: np.recarray,
     sources: Any,
     buffers: Any,
     capacity: int,
@@ -142,33 +153,82 @@ def train(
     rates: np.ndarray,
     losses: np.ndarray,
     metrics: np.ndarray,
+    penalties: np.ndarray,
     threads: int = 1,
 ) -> int:
     """As `fastnn.compiled.train`."""
-    ops = plan.for_metric(metric)
+    ops = plan.for_metric(metric, len(sources) > 2)
     for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-        batch = Batch(buffers, int(stop - start), capacity)
+        key = key_of(*rule[["seed", "step"]][0])
+        batch = Batch(buffers, int(stop - start), capacity, key, learning=True)
         rows = order[start:stop]
+        penalties[i] = penalty(terms, buffers) * batch.size
         losses[i], metrics[i] = differentiate(ops, sources, batch, rows, plan.first)
         if not np.isfinite(losses[i]):
             return i
         rule.step += 1
         rule.learning_rate = rates[i]
-        update(rule[0], buffers)
+        adjust(terms, rule[0], buffers)
+        update(rule[0], plan, buffers)
+        constrain(terms, buffers)
         if not np.isfinite(buffers.params).all():
             return i
     return len(starts)
 
 
-def update(rule: Any, buffers: Any) -> None:
-    """One step of the optimizer."""
+def views(terms: np.recarray, buffers: Any) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+    """Each term with its parameters and gradients, (rows, columns)."""
+    for term in terms:
+        place = slice(int(term.start), int(term.start + term.rows * term.columns))
+        shape = int(term.rows), int(term.columns)
+        yield term, buffers.params[place].reshape(shape), buffers.grads[place].reshape(shape)
+
+
+def penalty(terms: np.recarray, buffers: Any) -> float:
+    """Sum of all penalties, in float64."""
+    total = 0.0
+    for term, param, _ in views(terms, buffers):
+        wide = param.astype(np.float64)
+        total += term.l1 * np.abs(wide).sum() + term.l2 * (wide**2).sum()
+    return float(total)
+
+
+def adjust(terms: np.recarray, rule: Any, buffers: Any) -> None:
+    """Penalties and limits: what comes to the gradients before the update."""
+    lengths = []
+    for term, param, grad in views(terms, buffers):
+        amounts = {"l1": term.l1, "l2": term.l2, "limit": rule.clip_value}
+        call(KERNELS["penalty_step"], {"param": param, "grad": grad} | amounts)
+        lengths.append(np.sqrt((grad.astype(np.float64) ** 2).sum()))
+    whole = np.sqrt(np.square(lengths).sum())
+    for length, (_, _, grad) in zip(lengths, views(terms, buffers), strict=True):
+        for size, most in ((length, rule.clip_norm), (whole, rule.global_clip_norm)):
+            if 0 < most < size:
+                call(KERNELS["rescale_step"], {"grad": grad, "factor": most / size})
+
+
+def constrain(terms: np.recarray, buffers: Any) -> None:
+    """Cut the weights to what is allowed."""
+    for term, param, _ in views(terms, buffers):
+        limits = {"max_norm": term.max_norm, "non_negative": term.non_negative}
+        call(KERNELS["constraint_step"], {"param": param} | limits)
+
+
+def update(rule: Any, plan: Plan, buffers: Any) -> None:
+    """One step of the optimizer, for every array that is trained."""
     kernel = KERNELS[f"{RULE_NAMES[rule.kind]}_step"]
-    arrays: dict[str, Any] = {"param": buffers.params, "grad": buffers.grads}
-    memory = iter(buffers.state.reshape(-1, buffers.params.size))
-    for name, dims in kernel.shapes.items():
-        if name not in arrays:
-            arrays[name] = next(memory) if dims else rule[name]
-    call(kernel, arrays)
+    memory = buffers.state.reshape(-1, buffers.params.size)
+    for parameter in plan.parameters:
+        if parameter.trainable:
+            arrays: dict[str, Any] = {
+                "param": parameter.of(buffers.params),
+                "grad": parameter.of(buffers.grads),
+            }
+            rest = iter(memory)
+            for name, dims in kernel.shapes.items():
+                if name not in arrays:
+                    arrays[name] = parameter.of(next(rest)) if dims else rule[name]
+            call(kernel, arrays)
 
 
 def blocks(order: np.ndarray, buffers: Any, capacity: int) -> Any:
@@ -189,7 +249,7 @@ def evaluate(
     threads: int = 1,
 ) -> tuple[float, float]:
     """As `fastnn.compiled.evaluate`."""
-    ops = plan.for_metric(metric)
+    ops = plan.for_metric(metric, len(sources) > 2)
     sums = np.zeros(2)
     for _, rows, batch in blocks(order, buffers, capacity):
         gather(sources, batch, rows)

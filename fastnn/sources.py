@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Source", "inputs", "targets"]
+from fastnn._check import number
+
+__all__ = ["Source", "inputs", "targets", "weights"]
 
 # bool is read as the byte that it is.
 _READABLE = "float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
@@ -176,6 +178,74 @@ def targets(
     if domain != "numbers":
         _check_domain(array, domain)
     return Source(array, "gather_rows", out, fan_out)
+
+
+def weights(
+    sample_weight: Any, class_weight: Any, target: Source, dtype: np.dtype, out: int
+) -> Source | None:
+    """Check what each row counts and describe it as a source; None where all count 1.
+
+    Parameters
+    ----------
+    sample_weight : array-like (n,) or None
+        At least 0.
+    class_weight : dict of int to float, "balanced" or None
+        For each label; "balanced" is rows / (classes * rows of the class).
+    target : Source
+        Of ``y``.
+    dtype : numpy.dtype
+        Of the network.
+    out : int
+        Offset in ``work``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they do not fit the rows or the classes.
+    """
+    rows = len(target.array)
+    result = None
+    if sample_weight is not None:
+        result = _plain("sample_weight", sample_weight)
+        if result.shape != (rows,):
+            raise ValueError(f"sample_weight must have shape ({rows},), got {result.shape}")
+        check_finite("sample_weight", result.reshape(-1, 1), dtype)
+        if result.min() < 0:
+            raise ValueError(f"sample_weight must be at least 0, got {result.min()}")
+    if class_weight is not None:
+        by_class = _class_weights(class_weight, target)[target.array[:, 0].astype(np.int64)]
+        result = by_class if result is None else result * by_class
+    if result is None:
+        return None
+    return Source(result.reshape(-1, 1), "gather_rows", out, 1)
+
+
+def _class_weights(class_weight: Any, target: Source) -> np.ndarray:
+    """A weight for each class, float64."""
+    if target.kernel != "gather_labels" and not (
+        target.width == 1 and np.isin(np.unique(target.array), (0, 1)).all()
+    ):
+        raise ValueError("class_weight needs class labels as y, got other targets")
+    classes = max(2, target.width)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(
+                f"class_weight must be 'balanced' or a dict of label: weight, got {class_weight!r}"
+            )
+        counts = np.bincount(target.array[:, 0].astype(np.int64), minlength=classes)
+        present = np.count_nonzero(counts)
+        return counts.sum() / (present * np.maximum(counts, 1))
+    if not isinstance(class_weight, dict):
+        raise TypeError(
+            "class_weight must be 'balanced' or a dict of label: weight, "
+            f"got {type(class_weight).__name__}"
+        )
+    result = np.ones(classes)
+    for label, weight in class_weight.items():
+        if isinstance(label, bool) or label not in range(classes):
+            raise ValueError(f"class_weight: labels go from 0 to {classes - 1}, got {label!r}")
+        result[int(label)] = number(f"class_weight[{label}]", weight, least=0)
+    return result
 
 
 def _check_labels(array: np.ndarray, classes: int) -> None:

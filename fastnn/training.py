@@ -33,7 +33,9 @@ class History:
     history : dict of str to list of float
         ``loss``, the metric of the loss (``accuracy``), and both with ``val_`` in front if
         there was validation data; one number for each epoch. Training figures are means
-        over the epoch's samples, each taken before the update that its batch made.
+        over the epoch's samples, each taken before the update that its batch made. Where
+        layers have penalties, ``loss`` includes them, and ``data_loss`` and
+        ``regularization_loss`` show the two apart; ``val_loss`` is of the data alone.
     epoch : list of int
         Numbers of the epochs, from 0.
     """
@@ -189,7 +191,7 @@ class Reporter:
 
 def run(
     *,
-    train: Callable[[Slice, np.ndarray, np.ndarray], int],
+    train: Callable[[Slice, np.ndarray], int],
     diverged: Callable[[bool], str],
     validate: Callable[[], dict[str, float]] | None,
     samples: int,
@@ -197,6 +199,7 @@ def run(
     epochs: int,
     rng: np.random.Generator | None,
     metric: str,
+    penalized: bool,
     reporter: Reporter,
 ) -> History:
     """Train slice by slice.
@@ -204,8 +207,8 @@ def run(
     Parameters
     ----------
     train : callable
-        ``train(slice, losses, metrics)`` runs a slice, writes the sum of each batch's
-        losses and metrics, and returns how many batches went well.
+        ``train(slice, scores)`` runs a slice, writes the sum of each batch's losses, metrics
+        and penalties to the three rows of ``scores``, and returns how many batches went well.
     diverged : callable
         ``diverged(finite_loss)`` says in which layer the first number that is not finite
         lies.
@@ -215,6 +218,8 @@ def run(
         See `slices`.
     metric : str
         Name of the metric, empty where there is none.
+    penalized : bool
+        Whether to show penalties.
     reporter : Reporter
         Shows progress.
 
@@ -227,18 +232,20 @@ def run(
     pace = Pace()
     batches = -(-samples // batch_size)
     parts: list[np.ndarray] = []  # losses and metrics of the batches of the epoch so far
-    running = np.zeros(2)  # their sums, near enough to show along the way
+    running = np.zeros(3)  # their sums, near enough to show along the way
 
     def means(sums: np.ndarray, rows: int) -> dict[str, Any]:
-        values = {"loss": sums[0] / rows, metric: sums[1] / rows}
+        values = {"loss": (sums[0] + sums[2]) / rows, metric: sums[1] / rows}
+        if penalized:
+            values |= {"data_loss": sums[0] / rows, "regularization_loss": sums[2] / rows}
         return {name: value.tolist() for name, value in values.items() if name}
 
     try:
         for piece in slices(samples, batch_size, epochs, rng, pace, whole_epochs=validate is None):
             count = len(piece.starts)
-            scores = np.zeros((2, count))
+            scores = np.zeros((3, count))
             began = time.perf_counter()
-            done = train(piece, scores[0], scores[1])
+            done = train(piece, scores)
             pace.learn(count, time.perf_counter() - began)
             if done < count:
                 epochs_on, batch = divmod(piece.batch + done, batches)
@@ -255,7 +262,7 @@ def run(
             else:
                 # Exact sums: where an epoch was cut into slices, a matter of time, must not show
                 # in the history.
-                whole = np.concatenate(parts, axis=1).reshape(2, -1, batches)
+                whole = np.concatenate(parts, axis=1).reshape(3, -1, batches)
                 sums = [[math.fsum(epoch) for epoch in figure] for figure in whole.tolist()]
                 figures = means(np.array(sums), samples)
                 if validate is not None:

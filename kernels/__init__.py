@@ -24,7 +24,9 @@ from . import (
     gemm,
     losses,
     metrics,
+    noise,
     optimizers,
+    penalties,
     run,
 )
 
@@ -37,6 +39,8 @@ __all__ = [
     "gemm",
     "losses",
     "metrics",
+    "noise",
     "optimizers",
+    "penalties",
     "run",
 ]

@@ -43,10 +43,23 @@ OP = np.dtype(
         ("out", np.int64),  # output: likewise
         ("prob", np.int64),  # probabilities that a fused loss keeps for its backward pass: likewise
         ("target", np.int64),  # what the output should have been: likewise
+        ("sample_weight", np.int64),  # what a row's loss counts: likewise
         ("weight", np.int64),  # offset in params and grads
         ("bias", np.int64),  # offset in params and grads
         ("fan_in", np.int64),  # values per batch row going in
         ("fan_out", np.int64),  # values per batch row coming out
+        ("kept", np.int64),  # what forward keeps for backward, as many values as fan_in: likewise
+        # Rows of the parameters that threads share out, numbers in each, and numbers behind the
+        # last one that go with it: of a dense layer fan_in, fan_out and its biases.
+        ("weight_rows", np.int64),
+        ("row_size", np.int64),
+        ("tail", np.int64),
+        ("trainable", np.int64),  # whether its parameters move
+        ("columns", np.int64),  # whether it needs all rows of a batch, for columns of its own
+        ("rate", np.float64),  # of dropout
+        ("stddev", np.float64),  # of noise
+        ("momentum", np.float64),  # share of the old value in a running mean
+        ("epsilon", np.float64),  # what a variance is made larger by
         ("alpha", np.float64),  # slope below zero: of leaky_relu, or of a rectifier that a dense
         # layer applies itself, 1 where it applies none
         ("alpha_x", np.float64),  # likewise of the one that the layer before it has applied
@@ -79,6 +92,19 @@ def source_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype([*fields.items()], align=True)
 
 
+TERM = np.dtype(
+    [
+        ("start", np.int64),  # an array (rows, columns) of parameters, or (1, columns)
+        ("rows", np.int64),
+        ("columns", np.int64),
+        ("l1", np.float64),  # l1 * sum |p| + l2 * sum p**2 is added to the loss
+        ("l2", np.float64),
+        ("max_norm", np.float64),  # of each column; 0 for any
+        ("non_negative", np.int64),
+    ],
+    align=True,
+)
+
 RULE = np.dtype(
     [
         ("kind", np.int64),  # number of the rule in RULES
@@ -92,6 +118,10 @@ RULE = np.dtype(
         ("beta2", np.float64),
         ("epsilon", np.float64),
         ("raw_epsilon", np.int64),  # where epsilon stands, see adam_step
+        ("clip_value", np.float64),  # limits of the gradient, 0 where there is none: of a number,
+        ("clip_norm", np.float64),  # of the length of each array,
+        ("global_clip_norm", np.float64),  # of the length of all of them together
+        ("seed", np.uint64),  # of what is random in a step
     ],
     align=True,
 )
@@ -122,12 +152,17 @@ class Net(NamedTuple):
     capacity: int  # rows that work has room for
     first: int  # rows of the batch that gradients are summed over: first..last
     last: int
+    key: Any  # of what is random in this batch
+    learning: int  # whether running means move
 
 
 def net_type(dtype: types.Type) -> types.NamedTuple:
     """Numba's type of a ``Net`` whose buffers hold ``dtype``."""
     number = types.CPointer(dtype)
-    return types.NamedTuple([*[number] * 6, types.CPointer(types.int64), *[types.intp] * 4], Net)
+    return types.NamedTuple(
+        [*[number] * 6, types.CPointer(types.int64), *[types.intp] * 4, types.uint64, types.intp],
+        Net,
+    )
 
 
 @part(inline=True)
@@ -206,7 +241,7 @@ def op(
     ----------
     name : str
         What users write: ``activation="relu"``, ``loss="mse"``.
-    role : {"layer", "activation", "loss", "metric"}
+    role : {"layer", "activation", "loss", "weights", "metric"}
         Where the name may be used.
     forward, backward, gradient : callable
         Functions ``(op, net, lo, hi)``; see the module's docstring.

@@ -126,14 +126,17 @@ def dense_forward_reference(x, weight, bias, alpha):
 def dense_forward(x, weight, bias, alpha, scratch, out):
     """``out = x @ weight + bias``, times ``alpha`` where it is not above 0."""
     batch, fan_in = x.shape
-    fan_out = bias.size
+    fan_out = weight.shape[1]
     slope = x.dtype.type(alpha)
     if narrow(batch, fan_in, fan_out):
         narrow_forward(x, weight, bias, slope, pointer(scratch), out)
         return
+    start, step = pointer(bias), UNIT
+    if bias.size == 0:  # the layer has none
+        start, step = zeros(pointer(scratch)), NONE
     bent_gemm(
         batch, fan_out, fan_in, pointer(x), fan_in, UNIT, pointer(weight), fan_out, UNIT,
-        pointer(bias), NONE, UNIT, pointer(out), fan_out, slope, pointer(out), pointer(scratch),
+        start, NONE, step, pointer(out), fan_out, slope, pointer(out), pointer(scratch),
     )  # fmt: skip
 
 
@@ -204,7 +207,7 @@ def forward(op, net, lo, hi):
     dense_forward(
         rows(net, net.work, op.x, op.fan_in, lo, hi),
         matrix(net.params, op.weight, op.fan_in, op.fan_out),
-        vector(net.params, op.bias, op.fan_out),
+        vector(net.params, op.bias, op.tail),
         op.alpha,
         vector(net.scratch, 0, SCRATCH),
         rows(net, net.work, op.out, op.fan_out, lo, hi),
@@ -233,8 +236,8 @@ def gradient(op, net, lo, hi):
         lo,
         matrix(net.grads, op.weight + lo * op.fan_out, hi - lo, op.fan_out),
     )
-    if hi == op.fan_in:
-        bias_gradient(grad_out, vector(net.grads, op.bias, op.fan_out))
+    if hi == op.fan_in and op.tail > 0:
+        bias_gradient(grad_out, vector(net.grads, op.bias, op.tail))
 
 
 op("dense", "layer", forward=forward, backward=backward, gradient=gradient)

@@ -168,3 +168,47 @@ def mae_grad(op, net, lo, hi):
 
 
 op("mae", "loss", forward=mae, backward=mae_grad, targets="numbers")
+
+
+# weighted: what a row's loss counts, whichever loss it is
+
+
+@kernel(
+    "x(batch) sample_weight(batch) out(batch) -> out",
+    reference=lambda x, sample_weight: x * sample_weight,
+)
+def weighted_forward(x, sample_weight, out):
+    """``out = x * sample_weight``."""
+    for b in range(x.size):
+        out[b] = x[b] * sample_weight[b]
+
+
+@kernel(
+    "grad_out(batch) sample_weight(batch) grad_x(batch) -> grad_x",
+    reference=lambda grad_out, sample_weight: grad_out * sample_weight,
+)
+def weighted_backward(grad_out, sample_weight, grad_x):
+    """``grad_x = grad_out * sample_weight``."""
+    for b in range(grad_x.size):
+        grad_x[b] = grad_out[b] * sample_weight[b]
+
+
+def weighted(op, net, lo, hi):
+    """Forward."""
+    weighted_forward(
+        row_values(net, net.work, op.x, 1, lo, hi),
+        row_values(net, net.work, op.sample_weight, 1, lo, hi),
+        row_values(net, net.work, op.out, 1, lo, hi),
+    )
+
+
+def weighted_grad(op, net, lo, hi):
+    """Backward."""
+    weighted_backward(
+        row_values(net, net.grad_work, op.out, 1, lo, hi),
+        row_values(net, net.work, op.sample_weight, 1, lo, hi),
+        row_values(net, net.grad_work, op.x, 1, lo, hi),
+    )
+
+
+op("weighted", "weights", forward=weighted, backward=weighted_grad)

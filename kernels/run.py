@@ -24,10 +24,14 @@ from ._memory import call, pointer, pointer_at, shifted, vector
 from ._op import EVALUATE, LOSS, OP, PREDICT, TRAIN, Net, row_values
 from ._team import join, meet, share
 from .gemm import SCRATCH
+from .noise import mixed
 from .optimizers import finite
+from .penalties import constrain, limits, penalize, penalty, rescale
 
 GRAIN = 4  # rows of a batch or of a weight that are not parted: tiles of one row are slow
 LINE = 16  # numbers that are not parted: those on a line of the cache belong to one thread
+PENALIZE, RESCALE, UPDATE = range(3)  # what is done to gradients and weights, in this order
+NO_KEY = np.uint64(0)
 PART = 16  # rows that a part of a batch has at the least
 
 
@@ -40,7 +44,28 @@ def forward(plan, net, mode, lo, hi):
 
 
 @part
-def backward(plan, net, first, lo, hi):
+def together(function, op, net, meeting, seat, members):
+    """One function of an op that looks at whole columns: all rows must be there before it."""
+    meet(meeting, members)
+    lo, hi = share(op.fan_in, GRAIN, seat, members)
+    if lo < hi:
+        call(function, op, net, lo, hi)
+    meet(meeting, members)
+
+
+@part
+def training_forward(plan, net, lo, hi, meeting, seat, members):
+    """As `forward`, with ops that the whole batch must meet for."""
+    for i in range(plan.size):
+        if plan[i].when & TRAIN:
+            if plan[i].columns:
+                together(plan[i].forward, plan[i], net, meeting, seat, members)
+            elif lo < hi:
+                call(plan[i].forward, plan[i], net, lo, hi)
+
+
+@part
+def backward(plan, net, first, lo, hi, meeting, seat, members):
     """Every op in reverse, down to the op ``first``, on the batch rows ``lo..hi``.
 
     It begins with what a row's loss counts in the batch's: 1 / batch.
@@ -50,7 +75,10 @@ def backward(plan, net, first, lo, hi):
             vector(net.grad_work, plan[i].out * net.capacity + lo, hi - lo)[:] = 1.0 / net.batch
     for i in range(plan.size - 1, first - 1, -1):
         if plan[i].when & TRAIN and plan[i].backward != 0:
-            call(plan[i].backward, plan[i], net, lo, hi)
+            if plan[i].columns:
+                together(plan[i].backward, plan[i], net, meeting, seat, members)
+            elif lo < hi:
+                call(plan[i].backward, plan[i], net, lo, hi)
 
 
 @part
@@ -61,7 +89,7 @@ def gather(sources, net, lo, hi):
 
 
 @part
-def bind(buffers, order, start, stop, capacity, seat, room):
+def bind(buffers, order, start, stop, capacity, seat, room, key, learning):
     """The buffers as an op sees them, for the batch of the rows ``order[start:stop]``.
 
     ``room`` is what each seat has of ``work`` for itself, 0 where all share it.
@@ -78,6 +106,8 @@ def bind(buffers, order, start, stop, capacity, seat, room):
         capacity,
         0,
         stop - start,
+        key,
+        learning,
     )
 
 
@@ -86,7 +116,7 @@ def narrowed(net, first, last, shift):
     """The same batch, gradients summed over some of its rows, ``shift`` numbers further on."""
     return Net(
         net.params, shifted(net.grads, shift), net.work, net.grad_work, net.state, net.scratch,
-        net.order, net.batch, net.capacity, first, last,
+        net.order, net.batch, net.capacity, first, last, net.key, net.learning,
     )  # fmt: skip
 
 
@@ -108,12 +138,12 @@ def scores(plan, net):
 
 
 @part
-def rows_pass(plan, sources, net, first, lo, hi):
+def rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members):
     """First phase: rows are gathered and go forward and backward, down to the op ``first``."""
     if lo < hi:
         gather(sources, net, lo, hi)
-        forward(plan, net, TRAIN, lo, hi)
-        backward(plan, net, first, lo, hi)
+    training_forward(plan, net, lo, hi, meeting, seat, members)
+    backward(plan, net, first, lo, hi, meeting, seat, members)
 
 
 @part
@@ -121,19 +151,19 @@ def weights_pass(plan, net, seat, members):
     """Second phase: the gradient of this seat's weights."""
     for i in range(plan.size):
         if plan[i].gradient != 0:
-            lo, hi = share(plan[i].fan_in, GRAIN, seat, members)
+            lo, hi = share(plan[i].weight_rows, GRAIN, seat, members)
             if lo < hi:
                 call(plan[i].gradient, plan[i], net, lo, hi)
 
 
 @part
-def parts_pass(plan, sources, net, first, size, parts, seat, members):
+def parts_pass(plan, sources, net, first, size, parts, meeting, seat, members):
     """First phase of a batch in parts: the rows of this seat's parts, and their gradients."""
     rows = (net.batch + parts * GRAIN - 1) // (parts * GRAIN) * GRAIN
     lo, hi = share(parts, 1, seat, members)
     for i in range(lo, hi):
         start, stop = min(i * rows, net.batch), min((i + 1) * rows, net.batch)
-        rows_pass(plan, sources, net, first, start, stop)
+        rows_pass(plan, sources, net, first, start, stop, meeting, seat, members)
         weights_pass(plan, narrowed(net, start, stop, i * size), 0, 1)
 
 
@@ -148,48 +178,80 @@ def add_parts(net, size, parts, lo, hi):
 
 
 @part
-def move(plan, rule, net, seat, members):
-    """Second phase of training: this seat's weights move; what lies in one piece, in one go.
+def act(what, terms, factors, rule, net, start, stop):
+    """Do one thing to the gradients or weights ``start..stop``."""
+    if what == UPDATE:
+        call(rule.update, rule, net, start, stop)
+    elif what == PENALIZE:
+        penalize(terms, rule, net, start, stop)
+    else:
+        rescale(terms, factors, net, start, stop)
 
-    A layer's bias lies behind its weight and belongs to whoever has the last of its rows.
+
+@part
+def over_weights(what, plan, terms, factors, rule, net, parts, seat, members):
+    """Second phase of training: do one thing to this seat's weights.
+
+    What lies in one piece is done in one go. A layer's bias lies behind its weight and belongs
+    to whoever has the last of its rows. Of a batch in parts, weights are cut anywhere.
     """
     start, stop = 0, 0
-    for i in range(plan.size):
+    if parts > 1:
+        start, stop = share(rule.parameters, LINE, seat, members)
+    for i in range(0 if parts > 1 else plan.size):
         if plan[i].gradient != 0:
-            lo, hi = share(plan[i].fan_in, GRAIN, seat, members)
+            lo, hi = share(plan[i].weight_rows, GRAIN, seat, members)
             if lo < hi:
-                first = plan[i].weight + lo * plan[i].fan_out
+                first = plan[i].weight + lo * plan[i].row_size
                 if first != stop:
                     if start < stop:
-                        call(rule.update, rule, net, start, stop)
+                        act(what, terms, factors, rule, net, start, stop)
                     start = first
-                rows = hi + 1 if hi == plan[i].fan_in else hi
-                stop = plan[i].weight + rows * plan[i].fan_out
+                stop = plan[i].weight + hi * plan[i].row_size
+                if hi == plan[i].weight_rows:
+                    stop += plan[i].tail
     if start < stop:
-        call(rule.update, rule, net, start, stop)
+        act(what, terms, factors, rule, net, start, stop)
+
+
+@part
+def adjust(plan, terms, factors, rule, net, parts, meeting, seat, members):
+    """Penalties and limits: what comes to the gradients before the update."""
+    over_weights(PENALIZE, plan, terms, factors, rule, net, parts, seat, members)
+    if rule.clip_norm > 0 or rule.global_clip_norm > 0:
+        meet(meeting, members)
+        limits(terms, rule, net, factors)  # by every seat, of everything: the same bits
+        meet(meeting, members)
+        over_weights(RESCALE, plan, terms, factors, rule, net, parts, seat, members)
 
 
 @compiled
-def gradients(plan, sources, buffers, capacity, order, team, seat):
+def gradients(plan, rule, sources, terms, buffers, capacity, order, team, seat):
     """Gradients of one batch of the rows ``order``, down to the input."""
-    members = join(pointer(team), seat)
-    net = bind(buffers, order, 0, order.size, capacity, seat, 0)
-    lo, hi = share(net.batch, GRAIN, seat, members)
-    rows_pass(plan, sources, net, 0, lo, hi)
-    meet(pointer(team), members)
-    weights_pass(plan, net, seat, members)
+    meeting = pointer(team)
+    members = join(meeting, seat)
+    if members > 0:
+        key = mixed(rule[0].seed, rule[0].step)
+        net = bind(buffers, order, 0, order.size, capacity, seat, 0, key, 0)
+        lo, hi = share(net.batch, GRAIN, seat, members)
+        rows_pass(plan, sources, net, 0, lo, hi, meeting, seat, members)
+        meet(meeting, members)
+        weights_pass(plan, net, seat, members)
+        factors = np.ones(terms.size)
+        over_weights(PENALIZE, plan, terms, factors, rule[0], net, 1, seat, members)
 
 
 @compiled
 def train(
-    plan, rule, copies, sources, buffers, capacity, first, parts,
-    order, starts, stops, rates, losses, metrics, team, seat,
+    plan, rule, copies, sources, terms, buffers, capacity, first, parts,
+    order, starts, stops, rates, losses, metrics, penalties, team, seat,
 ):  # fmt: skip
     """Train on whole batches, one after another; returns how many went well.
 
     Batch ``i`` holds the rows ``order[starts[i]:stops[i]]`` and is taken at the learning
     rate ``rates[i]``; the sum of its rows' losses and metrics goes to ``losses[i]`` and
-    ``metrics[i]``. Stops at a batch whose loss is not finite, before its update.
+    ``metrics[i]``, the penalty times its rows to ``penalties[i]``. Stops at a batch whose loss
+    is not finite, before its update.
 
     A batch is cut into at most ``parts``, of not too few rows. Each seat but the first has a
     row of ``copies`` in place of ``rule``, and all of them see the same numbers, so that all
@@ -200,15 +262,18 @@ def train(
         mine = copies[seat]
     meeting = pointer(team)
     members = join(meeting, seat)
-    size = buffers.params.size
+    size, factors = buffers.params.size, np.ones(terms.size)
     for i in range(starts.size if members > 0 else 0):
-        net = bind(buffers, order, starts[i], stops[i], capacity, seat, 0)
+        key = mixed(mine.seed, mine.step)
+        net = bind(buffers, order, starts[i], stops[i], capacity, seat, 0, key, 1)
+        if seat == 0 and terms.size > 0:
+            penalties[i] = penalty(terms, net) * net.batch
         cut = min(parts, net.batch // PART)
         if cut > 1:
-            parts_pass(plan, sources, net, first, size, cut, seat, members)
+            parts_pass(plan, sources, net, first, size, cut, meeting, seat, members)
         else:
             lo, hi = share(net.batch, GRAIN, seat, members)
-            rows_pass(plan, sources, net, first, lo, hi)
+            rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members)
         meet(meeting, members)
         loss, metric = scores(plan, net)
         if seat == 0:
@@ -220,11 +285,15 @@ def train(
         if cut > 1:
             lo, hi = share(size, LINE, seat, members)
             add_parts(net, size, cut, lo, hi)
-            call(mine.update, mine, net, lo, hi)
         else:
             weights_pass(plan, net, seat, members)
-            move(plan, mine, net, seat, members)
+        if terms.size > 0:
+            adjust(plan, terms, factors, mine, net, cut, meeting, seat, members)
+        over_weights(UPDATE, plan, terms, factors, mine, net, cut, seat, members)
         meet(meeting, members)
+        if terms.size > 0:
+            constrain(terms, net, GRAIN, seat, members)
+            meet(meeting, members)
     return starts.size
 
 
@@ -239,7 +308,7 @@ def evaluate(plan, sources, buffers, capacity, room, order, losses, metrics, tea
     for i in range(lo, hi):
         start = i * capacity
         stop = min(start + capacity, order.size)
-        net = bind(buffers, order, start, stop, capacity, seat, room)
+        net = bind(buffers, order, start, stop, capacity, seat, room, NO_KEY, 0)
         gather(sources, net, 0, net.batch)
         forward(plan, net, EVALUATE, 0, net.batch)
         losses[i], metrics[i] = scores(plan, net)
@@ -257,7 +326,8 @@ def predict(plan, sources, buffers, capacity, room, order, offset, out, good, te
     lo, hi = share(order.size, capacity, seat, members)
     all_good = True
     for start in range(lo, hi, capacity):
-        net = bind(buffers, order, start, min(start + capacity, hi), capacity, seat, room)
+        stop = min(start + capacity, hi)
+        net = bind(buffers, order, start, stop, capacity, seat, room, NO_KEY, 0)
         gather(sources, net, 0, net.batch)
         x = row_values(net, net.work, sources[0].out, sources[0].width, 0, net.batch)
         all_good = finite(x) and all_good
@@ -298,7 +368,7 @@ def predict_few(address, x, out):
     unused = pointer_at(0, x)
     net = Net(
         pointer_at(desk[PARAMS_AT], x), unused, work, unused, unused,
-        pointer_at(desk[SCRATCH_AT], x), pointer_at(0, AN_ADDRESS), batch, FEW, 0, 0,
+        pointer_at(desk[SCRATCH_AT], x), pointer_at(0, AN_ADDRESS), batch, FEW, 0, 0, NO_KEY, 0,
     )  # fmt: skip
     given = vector(pointer(x), 0, batch * fan_in)
     copy(given, vector(work, 0, batch * fan_in))

@@ -452,9 +452,9 @@ def test_plan_text():
     *table, total = text.splitlines()
     assert not whole and max(map(len, text.splitlines())) < 80
     assert total == str(net.plan).splitlines()[-1]
-    cells = [line.split() for line in table]
+    cells = [re.split("  +", line) for line in table]
     assert cells[0] == ["#", "op", "layer", "when", "weight", "bias", "fan_in", "fan_out"]
-    assert cells[1] == ["0", "dense", "0", "always", "0", "12", "4", "3"]
+    assert cells[1] == ["0", "dense relu", "0", "always", "0", "12", "4", "3"]
     assert {len(row) for row in cells} == {8}
 
 

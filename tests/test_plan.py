@@ -12,7 +12,7 @@ import fastnn as fnn
 from fastnn import compiled
 from fastnn.kernels import _op, run
 from fastnn.kernels._kernel import JIT, KERNELS
-from fastnn.kernels._memory import call
+from fastnn.kernels._memory import call, pointer
 from fastnn.kernels._op import OPS, TRAIN, op_of
 from fastnn.kernels.optimizers import RULES
 from fastnn.plan import Plan
@@ -57,6 +57,19 @@ NETWORKS = {
         "mse",
         5,
         "numbers",
+    ),
+    "regularised": (
+        lambda: [
+            D(9, "relu", weight_l2=0.01, bias_l1=0.01, max_norm=1.0),
+            fnn.Dropout(0.3),
+            D(6, "tanh", use_bias=False, weight_l1=0.01, non_negative=True),
+            fnn.GaussianNoise(0.1),
+            D(5, "relu", trainable=False),
+            D(3, "softmax"),
+        ],
+        "cross_entropy",
+        4,
+        "labels",
     ),
     "deep": (
         lambda: [fnn.Activation("tanh"), leaky(17), leaky(5), leaky(33), D(3, "sigmoid")],
@@ -134,15 +147,13 @@ def test_float32_stays_close_to_the_reference(name):
 
 def in_pieces(plan, rule, sources, buffers, capacity, order, cuts, weight_cuts):
     """A training step in which rows and weights are worked on in pieces, as threads would."""
-    net = run.bind(buffers, order, 0, order.size, capacity, 0, 0)
+    net = run.bind(buffers, order, 0, order.size, capacity, 0, 0, run.NO_KEY, 1)
+    meeting = pointer(np.zeros(1, np.int64))  # of a single member
     for i in range(cuts.size - 1):
-        lo, hi = cuts[i], cuts[i + 1]
-        run.gather(sources, net, lo, hi)
-        run.forward(plan, net, TRAIN, lo, hi)
-        run.backward(plan, net, 0, lo, hi)
+        run.rows_pass(plan, sources, net, 0, cuts[i], cuts[i + 1], meeting, 0, 1)
     for row in range(plan.size):
         if plan[row].gradient != 0:
-            width = plan[row].fan_in
+            width = plan[row].weight_rows
             for i in range(weight_cuts.size - 1):
                 lo, hi = int(weight_cuts[i] * width), int(weight_cuts[i + 1] * width)
                 if hi > lo:
@@ -172,7 +183,7 @@ def test_pieces_of_rows_and_weights_add_up_to_the_same_bits(name, optimizer):
         net._rule.update = _op.address(
             compiled._UPDATES[net._rule.kind[0]], net.dtype, net._rule.dtype
         )
-        ops = compiled.addressed(plan, "", net.dtype, TRAIN)
+        ops = compiled.addressed(plan, "", False, net.dtype, TRAIN)
         table = compiled.records(pair, net.dtype)
         for _ in range(2):
             cuts = np.array(rows), np.array(weights, float)
@@ -186,8 +197,10 @@ def test_regions_do_not_overlap(name):
     plan = build(name)[0].plan
     spans = sorted((p.offset, p.offset + p.size) for p in plan.parameters)
     assert [end for _, end in spans] == [*(start for start, _ in spans[1:]), plan.size]
-    outs = sorted((int(r.out), int(r.out + r.fan_out)) for r in plan.rows)
-    regions = sorted([(0, plan.fan_in), (plan.target, plan.target + plan.fan_out), *outs])
+    regions = {(int(r.out), int(r.out + r.fan_out)) for r in plan.rows}
+    regions |= {(int(r.kept), int(r.kept + r.fan_in)) for r in plan.rows if r.kept}
+    regions |= {(i, i + 1) for i in (plan.sample_weight, plan.weighted_loss)}
+    regions = sorted([(0, plan.fan_in), (plan.target, plan.target + plan.fan_out), *regions])
     assert all(end <= start for (_, end), (start, _) in pairwise(regions))
     assert regions[-1][1] == plan.row_size
 
@@ -195,7 +208,7 @@ def test_regions_do_not_overlap(name):
 def test_every_op_is_used_by_some_network():
     used = {op_of(row).name for name in NETWORKS for row in build(name)[0].plan.rows}
     losses_on_probabilities = {"binary_cross_entropy"}  # its gradient is checked elsewhere
-    assert set(OPS) - used <= {"linear"} | losses_on_probabilities
+    assert set(OPS) - used <= {"weighted"} | losses_on_probabilities
 
 
 def test_every_op_has_its_kernels_and_every_rule_its_step():
@@ -203,7 +216,7 @@ def test_every_op_has_its_kernels_and_every_rule_its_step():
         assert f"{op.name}_forward" in KERNELS
         assert (op.backward is not None) == (f"{op.name}_backward" in KERNELS)
         assert (op.gradient is not None) == (f"{op.name}_gradient" in KERNELS)
-        assert op.role in ("layer", "activation", "loss", "metric")
+        assert op.role in ("layer", "activation", "loss", "weights", "metric")
         assert op.role != "loss" or op.targets in ("classes", "chances", "numbers")
         assert not op.metric or OPS[op.metric].role == "metric"
     assert all(f"{rule}_step" in KERNELS for rule in RULES)

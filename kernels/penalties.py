@@ -1,0 +1,178 @@
+"""What is done to gradients and weights beside the optimizer's step.
+
+Penalties on large weights, limits for gradients, constraints on weights: all of them are lists
+of *terms* (`_op.TERM`), one for each array of parameters that is trained, and change the flat
+buffers in place, as the optimizers do.
+
+Sources: Nielsen, chapter 3 (L2 and L1 regularization, eq. 85-97); *Neural Networks from
+Scratch*, chapter 14; Pascanu, Mikolov and Bengio (2013), ICML (clipping by norm); Srebro and
+Shraibman (2005), COLT (max-norm).
+"""
+
+import numpy as np
+
+from ._kernel import SUMS, kernel, part
+from ._memory import matrix, vector
+from ._team import share
+
+
+def penalty_step_reference(param, grad, l1, l2, limit):
+    grad = grad + 2 * l2 * param + l1 * np.sign(param)
+    return np.clip(grad, -limit, limit) if limit > 0 else grad
+
+
+@kernel("param(n) l1() l2() limit() grad(n) -> grad", reference=penalty_step_reference)
+def penalty_step(param, l1, l2, limit, grad):
+    """``grad += 2 l2 param + l1 sign(param)``, then cut to ``-limit..limit``; 0 is no limit.
+
+    The derivative of ``l1 |param| + l2 param**2``; that of the first is 0 at 0.
+    """
+    kind = param.dtype.type
+    zero, pull, shrink, most = kind(0), kind(l1), kind(2 * l2), kind(limit)
+    for i in range(param.size):
+        value = param[i]
+        sign = pull if value > zero else -pull if value < zero else zero
+        grad[i] += shrink * value + sign
+    if limit > 0:
+        for i in range(param.size):
+            value = grad[i]
+            grad[i] = most if value > most else -most if value < -most else value
+
+
+@kernel("factor() grad(n) -> grad", reference=lambda grad, factor: grad * factor)
+def rescale_step(factor, grad):
+    """``grad *= factor``."""
+    by = grad.dtype.type(factor)
+    for i in range(grad.size):
+        grad[i] *= by
+
+
+def constraint_step_reference(param, max_norm, non_negative):
+    param = np.maximum(param, 0) if non_negative else param
+    if max_norm <= 0:
+        return param
+    norms = np.sqrt((param**2).sum(axis=0))
+    return param * np.where(norms > max_norm, max_norm / np.maximum(norms, 1e-300), 1)
+
+
+def sample_constraint(arguments, rng):
+    """All columns, and each constraint with and without the other."""
+    arguments.update(
+        max_norm=float(rng.choice([0.0, 0.7])),
+        non_negative=int(rng.integers(2)),
+        first=0,
+        last=arguments["param"].shape[1],
+    )
+    return arguments
+
+
+@kernel(
+    "max_norm() non_negative() first() last() param(rows,n) -> param",
+    reference=constraint_step_reference,
+    sample=sample_constraint,
+)
+def constraint_step(max_norm, non_negative, first, last, param):
+    """Cut the columns ``first..last`` to what is allowed.
+
+    No number below 0 with ``non_negative``; no column, the weights that come into one neuron,
+    longer than ``max_norm``, where that is not 0.
+    """
+    zero = param.dtype.type(0)
+    for c in range(int(first), int(last)):
+        total = 0.0
+        for r in range(param.shape[0]):
+            if non_negative and param[r, c] < zero:
+                param[r, c] = zero
+            total += np.float64(param[r, c]) ** 2
+        if max_norm > 0 and total > max_norm * max_norm:
+            factor = param.dtype.type(max_norm / np.sqrt(total))
+            for r in range(param.shape[0]):
+                param[r, c] *= factor
+
+
+@part
+def overlap(term, start, stop):
+    """The part of a term's array that lies in ``start..stop``."""
+    return max(start, term.start), min(stop, term.start + term.rows * term.columns)
+
+
+@part
+def penalize(terms, rule, net, start, stop):
+    """Add the derivatives of the penalties to the gradients ``start..stop``."""
+    for t in range(terms.size):
+        lo, hi = overlap(terms[t], start, stop)
+        if lo < hi and (terms[t].l1 != 0 or terms[t].l2 != 0 or rule.clip_value > 0):
+            penalty_step(
+                vector(net.params, lo, hi - lo), terms[t].l1, terms[t].l2, rule.clip_value,
+                vector(net.grads, lo, hi - lo),
+            )  # fmt: skip
+
+
+@part(fastmath=SUMS)
+def squares(values):
+    """Sum of squares, in float64."""
+    total = 0.0
+    for i in range(values.size):
+        total += np.float64(values[i]) * np.float64(values[i])
+    return total
+
+
+@part(fastmath=SUMS)
+def magnitudes(values):
+    """Sum of absolute values, in float64."""
+    total = 0.0
+    for i in range(values.size):
+        total += np.float64(abs(values[i]))
+    return total
+
+
+@part
+def limits(terms, rule, net, factors):
+    """What the gradient of each term is to be multiplied by to be no longer than allowed."""
+    whole = 0.0
+    for t in range(terms.size):
+        total = squares(vector(net.grads, terms[t].start, terms[t].rows * terms[t].columns))
+        whole += total
+        factors[t] = shortening(total, rule.clip_norm)
+    if rule.global_clip_norm > 0:
+        factors[:] = shortening(whole, rule.global_clip_norm)
+
+
+@part
+def shortening(square, most):
+    """The factor that brings a length down to ``most``; 1 where it is shorter, or 0 is given."""
+    return most / np.sqrt(square) if most > 0 and square > most * most else 1.0
+
+
+@part
+def rescale(terms, factors, net, start, stop):
+    """Multiply the gradients ``start..stop`` by the factor of their term."""
+    for t in range(terms.size):
+        lo, hi = overlap(terms[t], start, stop)
+        if lo < hi and factors[t] != 1:
+            rescale_step(factors[t], vector(net.grads, lo, hi - lo))
+
+
+@part
+def penalty(terms, net):
+    """Sum of all penalties, in float64."""
+    total = 0.0
+    for t in range(terms.size):
+        size = terms[t].rows * terms[t].columns
+        if terms[t].l2 != 0:
+            total += terms[t].l2 * squares(vector(net.params, terms[t].start, size))
+        if terms[t].l1 != 0:
+            total += terms[t].l1 * magnitudes(vector(net.params, terms[t].start, size))
+    return total
+
+
+@part
+def constrain(terms, net, grain, seat, members):
+    """Cut this seat's columns of every array to what is allowed."""
+    for t in range(terms.size):
+        if terms[t].max_norm > 0 or terms[t].non_negative != 0:
+            lo, hi = share(terms[t].columns, grain, seat, members)
+            constraint_step(
+                terms[t].max_norm, terms[t].non_negative, lo, hi,
+                matrix(net.params, terms[t].start, terms[t].rows, terms[t].columns),
+            )  # fmt: skip
