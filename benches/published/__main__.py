@@ -26,7 +26,7 @@ def parse(argv=None):
     )
     parser.add_argument("--only", metavar="NAME,...", help="rows whose names begin so")
     parser.add_argument("--seeds", type=int, help="of each row (default: 5 nnfs, 3 images)")
-    parser.add_argument("--quick", action="store_true", help="first epochs, one seed")
+    parser.add_argument("--quick", action="store_true", help="first epochs only")
     parser.add_argument("--jobs", type=int, default=processors(), help="at once (%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     arguments = parser.parse_args(argv)
@@ -35,15 +35,17 @@ def parse(argv=None):
     if unknown:
         parser.error(f"no row begins with {', '.join(unknown)}; there are {', '.join(ROWS)}")
     for option in ("seeds", "jobs"):
-        if (getattr(arguments, option) or 1) < 1:
+        if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
             parser.error(f"--{option} must be 1 or more")
     arguments.rows = [r for r in ROWS.values() if any(r.name.startswith(b) for b in begins)]
     return arguments
 
 
 def seeds_of(row: Row, arguments) -> list[int]:
-    """The seeds that a row is trained with."""
-    return list(range(1 if arguments.quick else arguments.seeds or row.seeds))
+    """The seeds that a row is trained with; quick: one where nothing can be claimed yet."""
+    if arguments.quick and not runs.claims_of(row, quick=True):
+        return [0]
+    return list(range(arguments.seeds or row.seeds))
 
 
 def trained(arguments, rows: list[Row]) -> dict[str, report.Results]:
