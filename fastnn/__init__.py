@@ -3,38 +3,66 @@
 from fastnn import conventions as conventions
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
+from fastnn import schedules as schedules
 from fastnn.checking import Report as Report
 from fastnn.checking import check as check
 from fastnn.explain import explain as explain
 from fastnn.layers import Activation as Activation
 from fastnn.layers import Dense as Dense
-from fastnn.layers import Dropout as Dropout
-from fastnn.layers import GaussianNoise as GaussianNoise
 from fastnn.layers import Input as Input
 from fastnn.network import Network as Network
+from fastnn.noise import Dropout as Dropout
+from fastnn.noise import GaussianNoise as GaussianNoise
+from fastnn.normalization import BatchNorm as BatchNorm
+from fastnn.normalization import LayerNorm as LayerNorm
+from fastnn.normalization import Normalization as Normalization
+from fastnn.normalization import Rescaling as Rescaling
+from fastnn.optimizers import LBFGS as LBFGS
 from fastnn.optimizers import SGD as SGD
+from fastnn.optimizers import Adagrad as Adagrad
 from fastnn.optimizers import Adam as Adam
+from fastnn.optimizers import AdamW as AdamW
+from fastnn.optimizers import Lion as Lion
+from fastnn.optimizers import Nadam as Nadam
+from fastnn.optimizers import RMSprop as RMSprop
 from fastnn.plan import Plan as Plan
+from fastnn.shapes import Embedding as Embedding
+from fastnn.shapes import Flatten as Flatten
+from fastnn.shapes import Reshape as Reshape
 from fastnn.training import DivergenceError as DivergenceError
 from fastnn.training import History as History
 
 __version__ = "0.1.0"
 __all__ = [
+    "LBFGS",
     "SGD",
     "Activation",
+    "Adagrad",
     "Adam",
+    "AdamW",
+    "BatchNorm",
     "Dense",
     "DivergenceError",
     "Dropout",
+    "Embedding",
+    "Flatten",
     "GaussianNoise",
     "History",
     "Input",
+    "LayerNorm",
+    "Lion",
+    "Nadam",
     "Network",
+    "Normalization",
     "Plan",
+    "RMSprop",
     "Report",
+    "Rescaling",
+    "Reshape",
     "check",
     "conventions",
     "datasets",
     "explain",
     "initializers",
+    "schedules",
 ]

@@ -1,7 +1,7 @@
 """What every public entry checks before anything changes: one line of error, or clean values."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,8 +15,11 @@ def one_of(argument: str, value: Any, known: Iterable[str]) -> str:
         )
     if value in names:
         return value
-    near = get_close_matches(value, names, n=len(names), cutoff=0.5)
-    ordered = [*near, *(name for name in names if name not in near)]
+
+    def likeness(name: str) -> float:
+        return SequenceMatcher(None, value.lower(), name).ratio()
+
+    ordered = sorted(names, key=likeness, reverse=True)
     raise ValueError(f"{argument} must be one of {', '.join(ordered)}; got {value!r}")
 
 

@@ -194,9 +194,7 @@ def _twin(net: Network, x: Any, dtype: str, backend: str, scaled: bool = True) -
     layers += [copy.copy(layer) for layer in net.layers]
     for layer in layers:
         layer._owner, layer._views = None, {}
-    width = net._inputs(x).width if net._plan is None else net.plan.fan_in
-    twin = Network(
-        layers, loss=net._loss, input_shape=(width,), seed=0, dtype=dtype, backend=backend
-    )
+    shape = np.shape(x)[1:] if net._plan is None else net.plan.in_shape
+    twin = Network(layers, loss=net._loss, input_shape=shape, seed=0, dtype=dtype, backend=backend)
     twin.params = net.params
     return twin

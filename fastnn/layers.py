@@ -12,12 +12,13 @@ import numpy as np
 
 from fastnn import initializers
 from fastnn._check import number, one_of, whole
-from fastnn.kernels._op import ALWAYS, EVALUATE, OPS, PREDICT, TRAIN
+from fastnn.kernels._op import ALWAYS, OPS
 
-__all__ = ["Activation", "Dense", "Dropout", "GaussianNoise", "Input", "Layer"]
+__all__ = ["Activation", "Dense", "Input", "Layer"]
 
-# He's variance is right where an activation zeroes half of its inputs, Glorot's elsewhere.
+# Two straight lines that meet at 0: dense layers on either side apply these themselves.
 RECTIFIERS = ("relu", "leaky_relu")
+ALPHAS = {"leaky_relu": 0.01, "elu": 1.0}  # activations that have one, and what it is by default
 
 
 class Step(NamedTuple):
@@ -63,9 +64,18 @@ class Layer:
         """Penalties and constraints of a parameter."""
         return Term()
 
+    def check(self, x: np.ndarray) -> None:
+        """Refuse input (n, fan_in) that the layer, in front, cannot take."""
+
     def fan_out(self, fan_in: int) -> int:
         """Values per sample going out, for so many going in."""
         return fan_in
+
+    def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a sample going out."""
+        if len(shape) != 1:
+            raise ValueError(f"{self!r} needs flat samples, got {shape}; put Flatten() before it")
+        return (self.fan_out(shape[0]),)
 
     def steps(self, fan_in: int) -> list[Step]:
         """Ops that the layer becomes."""
@@ -98,13 +108,21 @@ class Layer:
         view[...] = new
 
 
+class Elementwise(Layer):
+    """A layer that leaves the shape of a sample as it is."""
+
+    def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What comes in."""
+        return shape
+
+
 class Input(Layer):
     """Shape of one sample, and how raw values become the network's.
 
     Parameters
     ----------
     shape : tuple of int
-        ``(fan_in,)``: values per sample.
+        ``(fan_in,)``: values per sample; or ``(28, 28)``, with a `Flatten` behind it.
     scale, offset : float, default 1 and 0
         The network sees ``x * scale + offset``, computed as a batch is gathered:
         ``scale=1/255`` turns the bytes of an image into 0..1 and needs no second copy.
@@ -115,46 +133,67 @@ class Input(Layer):
     Input((784,), scale=0.00392157)
     """
 
-    def __init__(self, shape: tuple[int], *, scale: float = 1.0, offset: float = 0.0) -> None:
+    def __init__(self, shape: tuple[int, ...], *, scale: float = 1.0, offset: float = 0.0) -> None:
         super().__init__()
-        self.width = input_width("shape", shape)
+        self.shape = input_shape("shape", shape)
         self.scale = number("scale", scale)
         self.offset = number("offset", offset)
 
     def __repr__(self) -> str:
         scale = f", scale={self.scale:g}" if self.scale != 1 else ""
         offset = f", offset={self.offset:g}" if self.offset != 0 else ""
-        return f"Input(({self.width},){scale}{offset})"
+        return f"Input({self.shape}{scale}{offset})"
 
 
-class Activation(Layer):
+class Activation(Elementwise):
     """An activation function on every value, or for softmax on every row.
 
     Parameters
     ----------
     name : str
-        ``linear``, ``relu``, ``leaky_relu``, ``sigmoid``, ``tanh`` or ``softmax``.
-    alpha : float, default 0.01
-        Slope of ``leaky_relu`` below 0; Maas, Hannun and Ng (2013) use 0.01.
+        ``linear``; ``relu``, ``leaky_relu``, ``elu``, ``selu``, ``gelu`` (the exact one),
+        ``silu`` (also known as swish), ``mish``; ``sigmoid``, ``tanh``, ``softsign``;
+        ``softplus``, ``exponential``; ``softmax``. Also ``step``, the perceptron's, which has
+        no gradient: a network with it predicts and is evaluated, but cannot be trained.
+    alpha : float, optional
+        Of ``leaky_relu`` the slope below 0, by default 0.01 as in Maas, Hannun and Ng (2013);
+        of ``elu`` how far below 0 it reaches, by default 1 as in Clevert et al. (2016). The
+        others have none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an unknown name, and for an ``alpha`` that is not finite or has no meaning.
+
+    Notes
+    -----
+    *Neural Networks from Scratch* has step, linear, sigmoid, relu and softmax in chapter 4;
+    Nielsen step and sigmoid in chapter 1, softmax, tanh and relu in chapter 3. The formulas
+    and the sources of the others stand in `fastnn.kernels.activations` and
+    `fastnn.kernels.rectifiers`.
 
     Examples
     --------
     >>> Activation("leaky_relu", alpha=0.2)
     Activation('leaky_relu', alpha=0.2)
+    >>> Activation("elu").alpha
+    1.0
     """
 
-    def __init__(self, name: str, *, alpha: float = 0.01) -> None:
+    def __init__(self, name: str, *, alpha: float | None = None) -> None:
         super().__init__()
         known = [op.name for op in OPS.values() if op.role == "activation"]
         self.name = one_of("activation", name, known)
-        self.alpha = number("alpha", alpha)
+        if alpha is not None and name not in ALPHAS:
+            raise ValueError(f"alpha belongs to {' and '.join(ALPHAS)}; {name} has none")
+        self.alpha = ALPHAS.get(name) if alpha is None else number("alpha", alpha)
 
     def steps(self, fan_in: int) -> list[Step]:
         """One elementwise op."""
-        return [Step(self.name, fan_in, fan_in, alpha=0.0 if self.name == "relu" else self.alpha)]
+        return [Step(self.name, fan_in, fan_in, alpha=self.alpha or 0.0)]  # relu's slope is 0
 
     def __repr__(self) -> str:
-        alpha = f", alpha={self.alpha:g}" if self.name == "leaky_relu" else ""
+        alpha = "" if self.alpha is None else f", alpha={self.alpha:g}"
         return f"Activation({self.name!r}{alpha})"
 
 
@@ -168,8 +207,9 @@ class Dense(Layer):
     activation : str or Activation, default "linear"
         What follows the sum.
     weight_initializer : str or callable, optional
-        How weights begin; default ``he_normal`` before relu and leaky_relu,
-        ``glorot_uniform`` elsewhere. See `fastnn.initializers`.
+        How weights begin; default ``he_normal`` before relu, leaky_relu, elu, gelu, silu and
+        mish, ``lecun_normal`` before selu, ``glorot_uniform`` elsewhere. See
+        `fastnn.initializers`.
     bias_initializer : str or callable, default "zeros"
         How biases begin.
     use_bias : bool, default True
@@ -229,8 +269,7 @@ class Dense(Layer):
             activation if isinstance(activation, Activation) else Activation(activation)
         )
         if weight_initializer is None:
-            rectified = self.activation.name in RECTIFIERS
-            weight_initializer = "he_normal" if rectified else "glorot_uniform"
+            weight_initializer = initializers.default_for(self.activation.name)
         self._initializers = {
             "weight": initializers.get("weight_initializer", weight_initializer),
             "bias": initializers.get("bias_initializer", bias_initializer),
@@ -304,82 +343,8 @@ _DENSE_OPTIONS: dict[str, Any] = {
 }
 
 
-class Dropout(Layer):
-    """Sets a share of the values to 0 while training, and scales up the others.
-
-    What is kept is divided by ``1 - rate``, so that sums keep their size; `predict` and
-    `evaluate` let everything pass. Which values are dropped depends on the network's seed, the
-    step and the place of a value alone: the same for any number of threads.
-
-    Parameters
-    ----------
-    rate : float
-        Share that is dropped, from 0 to below 1.
-
-    Notes
-    -----
-    Sources: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov (2014), JMLR 15;
-    *Neural Networks from Scratch*, chapter 15; Nielsen, chapter 3.
-
-    Examples
-    --------
-    >>> import fastnn as fnn
-    >>> net = fnn.Network([fnn.Dropout(0.5)], input_shape=(3,), seed=0)
-    >>> net.predict([[1.0, 2.0, 3.0]])
-    array([[1., 2., 3.]], dtype=float32)
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = number("rate", rate, least=0, below=1)
-
-    def steps(self, fan_in: int) -> list[Step]:
-        """Dropout in training, nothing elsewhere."""
-        return random_steps("dropout", fan_in, rate=self.rate)
-
-    def __repr__(self) -> str:
-        return f"Dropout({self.rate:g})"
-
-
-class GaussianNoise(Layer):
-    """Adds normal noise while training; `predict` and `evaluate` let everything pass.
-
-    Parameters
-    ----------
-    stddev : float
-        Of the noise, at least 0.
-
-    Notes
-    -----
-    Source: Bishop (1995), "Training with noise is equivalent to Tikhonov regularization",
-    Neural Computation 7; Nielsen, chapter 3, on artificially expanded data.
-
-    Examples
-    --------
-    >>> GaussianNoise(0.1)
-    GaussianNoise(0.1)
-    """
-
-    def __init__(self, stddev: float) -> None:
-        super().__init__()
-        self.stddev = number("stddev", stddev, least=0)
-
-    def steps(self, fan_in: int) -> list[Step]:
-        """Noise in training, nothing elsewhere."""
-        return random_steps("gaussian_noise", fan_in, stddev=self.stddev)
-
-    def __repr__(self) -> str:
-        return f"GaussianNoise({self.stddev:g})"
-
-
-def random_steps(op: str, fan_in: int, **options: float) -> list[Step]:
-    """An op in training; what it takes is passed on elsewhere."""
-    training = Step(op, fan_in, fan_in, options=tuple(options.items()), when=TRAIN)
-    return [training, Step("linear", fan_in, fan_in, when=PREDICT | EVALUATE, twin=True)]
-
-
-def input_width(argument: str, shape: Any) -> int:
-    """Values per sample of a shape ``(fan_in,)``."""
-    if not isinstance(shape, tuple | list) or len(shape) != 1:
-        raise ValueError(f"{argument} must be (fan_in,), one whole number, got {shape!r}")
-    return whole(f"{argument}[0]", shape[0])
+def input_shape(argument: str, shape: Any) -> tuple[int, ...]:
+    """The shape of a sample, ``(fan_in,)`` or more sizes."""
+    if not isinstance(shape, tuple | list) or not shape:
+        raise ValueError(f"{argument} must be (fan_in,), whole numbers in a tuple, got {shape!r}")
+    return tuple(whole(f"{argument}[{i}]", size) for i, size in enumerate(shape))

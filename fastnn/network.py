@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from fastnn import _threads, compiled, optimizers, reference, sources, training
+from fastnn import _threads, compiled, lbfgs, optimizers, reference, sources, training
 from fastnn._check import one_of, whole
 from fastnn.kernels._op import LOSS, METRIC, OPS, RULE, Buffers, op_of
 from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.optimizers import RULES
-from fastnn.layers import Input, Layer, input_width
+from fastnn.layers import Input, Layer
+from fastnn.layers import input_shape as sample_shape
 from fastnn.plan import Plan
 from fastnn.sources import Source
 from fastnn.training import History, Reporter, Slice
@@ -40,10 +41,11 @@ class Network:
         (mean over batch and outputs), ``mae``, ``quadratic`` (half the sum over the
         outputs, mean over the batch: Nielsen's cost).
     optimizer : str or Optimizer, default "adam"
-        ``sgd`` or ``adam`` with its defaults, or an object with options.
+        ``sgd``, ``adagrad``, ``rmsprop``, ``adam``, ``adamw``, ``nadam``, ``lion`` or ``lbfgs``
+        with its defaults, or an object with options.
     input_shape : tuple of int, optional
-        ``(fan_in,)``. Without it, and without an `Input`, the network is built at the
-        first `fit`, from the data.
+        ``(fan_in,)``, or more sizes in front of a `Flatten`. Without it, and without an
+        `Input`, the network is built at the first `fit`, from the data.
     seed : int or None, default None
         Decides initial weights and shuffling; the same seed gives the same bits. None
         draws one.
@@ -89,7 +91,7 @@ class Network:
         *,
         loss: str = "mse",
         optimizer: str | optimizers.Optimizer = "adam",
-        input_shape: tuple[int] | None = None,
+        input_shape: tuple[int, ...] | None = None,
         seed: int | None = None,
         dtype: str | np.dtype | type = "float32",
         backend: str = "compiled",
@@ -108,11 +110,11 @@ class Network:
         self.dtype = np.dtype(one_of("dtype", name, _DTYPES))
         self.backend = one_of("backend", backend, _BACKENDS)
         self.threads = None if threads is None else whole("threads", threads)
-        fan_in = None if input_shape is None else input_width("input_shape", input_shape)
+        shape = None if input_shape is None else sample_shape("input_shape", input_shape)
         if self._input is not None:
-            if fan_in not in (None, self._input.width):
-                raise ValueError(f"input_shape must agree with {self._input}, got ({fan_in},)")
-            fan_in = self._input.width
+            if shape not in (None, self._input.shape):
+                raise ValueError(f"input_shape must agree with {self._input}, got {shape}")
+            shape = self._input.shape
         self.layers = chain
         streams = np.random.SeedSequence(self.seed).spawn(3)
         self._weights_rng, self._shuffle_rng = map(np.random.default_rng, streams[:2])
@@ -122,14 +124,14 @@ class Network:
         self._crew: tuple[Any, _threads.Crew] | None = None
         for layer in chain:
             layer._owner = self
-        if fan_in is not None:
-            self._build(fan_in)
+        if shape is not None:
+            self._build(shape)
 
     # -- what the network is ------------------------------------------------
 
-    def _build(self, fan_in: int) -> None:
+    def _build(self, shape: tuple[int, ...]) -> None:
         """Lay out the plan and draw the initial parameters."""
-        plan = Plan(self.layers, fan_in, self._loss)
+        plan = Plan(self.layers, shape, self._loss)
         params = _aligned(plan.size, self.dtype)
         for parameter in plan.parameters:
             layer, width = self.layers[parameter.layer], plan.widths[parameter.layer]
@@ -164,6 +166,7 @@ class Network:
         self._rule.seed = self._noise_seed
         self._state = _aligned(RULES[rule][1] * plan.size, self.dtype)
         self._grads = _aligned(plan.size, self.dtype)
+        self._pairs: lbfgs.Pairs = []
 
     def _follow_optimizer(self) -> None:
         """Take over hyper-parameters that were changed since the last step."""
@@ -172,7 +175,7 @@ class Network:
         for name, value in self._optimizer.fields().items():
             self._rule[name] = value
         for name in _CLIPS:
-            self._rule[name] = getattr(self._optimizer, name, None) or 0
+            self._rule[name] = getattr(self._optimizer, name) or 0
         self.plan.follow(self.layers)
 
     def _terms(self, rule: np.recarray) -> np.recarray:
@@ -229,12 +232,12 @@ class Network:
         total                               13  (52 bytes of float32)
         """
         plan = self.plan
-        lines = [("layer", "output", "parameters"), (f"Input(({plan.fan_in},))", plan.fan_in, 0)]
+        lines = [("layer", "output", "parameters"), (f"Input({plan.in_shape})", plan.fan_in, 0)]
         if self._input is not None:
             lines[1] = (repr(self._input), plan.fan_in, 0)
         for number, layer in enumerate(self.layers):
             size = sum(p.size for p in plan.parameters if p.layer == number)
-            width = layer.fan_out(plan.widths[number])
+            width = [*plan.widths, plan.fan_out][number + 1]
             lines.append((f"{number} {layer!r}", width, size))
         lines.append(("total", "", plan.size))
         wide = max(len(line[0]) for line in lines)
@@ -254,16 +257,20 @@ class Network:
     # -- what goes in -------------------------------------------------------
 
     def _inputs(self, x: Any, checked: bool = True) -> Source:
-        fan_in = None if self._plan is None else self._plan.fan_in
+        shape = None if self._plan is None else self._plan.in_shape
         scale, offset = (self._input.scale, self._input.offset) if self._input else (1.0, 0.0)
-        return sources.inputs(x, self.dtype, fan_in, scale, offset, checked=checked)
+        source = sources.inputs(x, self.dtype, shape, scale, offset, checked=checked)
+        self.layers[0].check(source.array)
+        return source
 
     def _pair(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None
     ) -> tuple[list[Source], Plan]:
         """Check what is given before anything changes; build nothing that it does not allow."""
         first = self._inputs(x)
-        plan = self._plan or Plan(self.layers, first.width, self._loss)
+        plan = self._plan or Plan(self.layers, np.shape(x)[1:], self._loss)
+        if len(plan.out_shape) > 1 and np.shape(y)[1:] == plan.out_shape:
+            y = np.reshape(y, (len(y), plan.fan_out))
         second = sources.targets(
             y, self.dtype, len(first.array), plan.fan_out, plan.target, plan.loss.targets
         )
@@ -312,7 +319,7 @@ class Network:
         y: Any,
         *,
         epochs: int = 1,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         shuffle: bool = True,
         sample_weight: Any = None,
         class_weight: dict[int, float] | str | None = None,
@@ -329,9 +336,10 @@ class Network:
         y : array (n,) or (n, fan_out)
             Class labels, or what the outputs should be.
         epochs : int, default 1
-            Passes over the data.
-        batch_size : int, default 32
-            Rows for each update, as in Keras; the last batch holds what is left.
+            Passes over the data; with `LBFGS` iterations, fewer where it is done before.
+        batch_size : int, optional
+            Rows for each update; the last batch holds what is left. By default 32, as in Keras,
+            and with `LBFGS` all rows, which takes nothing less.
         shuffle : bool, default True
             A fresh permutation of the rows for each epoch, from the network's seed.
         sample_weight : array (n,), optional
@@ -360,26 +368,29 @@ class Network:
             Where a loss or a parameter is no longer finite.
         """
         epochs = whole("epochs", epochs)
-        batch_size = whole("batch_size", batch_size)
+        if batch_size is not None:
+            batch_size = whole("batch_size", batch_size)
+        self._optimizer.check()
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
         pair, plan = self._pair(x, y, sample_weight, class_weight)
+        self._check_trainable(plan)
+        samples = len(pair[0].array)
+        batch_size = self._batch_size(batch_size, samples)
         validation = None
         if validation_data is not None:
             validation = _validation(validation_data)
             self._check_validation(validation, plan)
         if self._plan is None:
-            self._build(plan.fan_in)
+            self._build(plan.in_shape)
         self._follow_optimizer()
         plan, metric = self.plan, self._metric(pair)
-        samples = len(pair[0].array)
         capacity = _capacity(min(batch_size, samples))
         crew = self._crew_for(capacity)
         buffers = self._buffers(capacity, crew.most, training=True)
         engine, terms = self._engine(), self._terms(self._rule)
 
-        def train(piece: Slice, scores: np.ndarray) -> int:
-            rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
+        def steps(piece: Slice, rates: np.ndarray, scores: np.ndarray) -> int:
             batches = (piece.order, piece.starts, piece.stops, rates, *scores)
             threads, began = crew.threads, time.perf_counter()
             done = engine.train(
@@ -388,8 +399,26 @@ class Network:
             crew.learn(len(piece.starts), time.perf_counter() - began)
             return done
 
+        def train(piece: Slice, scores: np.ndarray) -> int:
+            rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
+            return steps(piece, rates, scores)
+
+        plateau, search = self._optimizer.plateau, None
+        if isinstance(self._optimizer, optimizers.LBFGS):
+            grads = buffers.grads[: plan.size]
+            search = lbfgs.Trainer(
+                steps, self._params, grads, self._rule, self._pairs, self._optimizer
+            )
+
+        watched = plateau is not None or search is not None
+
+        def epoch_ended(figures: dict[str, float]) -> bool:
+            if plateau is not None:
+                plateau.epoch_ended(figures.get("val_loss", figures["loss"]))
+            return search is not None and search.finished
+
         return training.run(
-            train=train,
+            train=train if search is None else search.train,
             diverged=lambda finite: self._first_bad(buffers, capacity, finite),
             validate=None if validation is None else lambda: self.evaluate(*validation),
             samples=samples,
@@ -399,7 +428,30 @@ class Network:
             metric="accuracy" if metric else "",
             penalized=bool(terms.l1.any() or terms.l2.any()),
             reporter=Reporter(verbose, epochs),
+            epoch_ended=epoch_ended if watched else None,
         )
+
+    def _check_trainable(self, plan: Plan) -> None:
+        """Refuse a plan that has an activation without a gradient."""
+        for row in plan.rows:
+            op = op_of(row)
+            if op.role == "activation" and op.backward is None:
+                raise ValueError(
+                    f"layer {row.layer}, {self.layers[row.layer]!r}: {op.name} has no gradient "
+                    "and can only predict; to train, take sigmoid or another activation"
+                )
+
+    def _batch_size(self, asked: int | None, samples: int) -> int:
+        """Rows of a batch: what was asked for, or what suits the optimizer."""
+        if not isinstance(self._optimizer, optimizers.LBFGS):
+            return 32 if asked is None else asked
+        if asked is not None and asked < samples:
+            raise ValueError(
+                f"LBFGS needs all {samples} rows at once: leave batch_size out, got {asked}"
+            )
+        if any(layer.term("weight")[2:] != (0, False) for layer in self.layers):
+            raise ValueError("LBFGS knows no max_norm and no non_negative; leave them out")
+        return samples
 
     def _check_validation(self, validation: tuple[Any, Any], plan: Plan) -> None:
         """Check validation data as x and y are, under their own name."""
@@ -441,7 +493,7 @@ class Network:
         Returns
         -------
         array (n, fan_out), the network's dtype
-            A row's bits are the same alone or in any batch.
+            Or (n, *shape) behind a `Reshape`. A row's bits are the same alone or in any batch.
 
         Raises
         ------
@@ -462,7 +514,10 @@ class Network:
         for rows in _row_slices(samples, plan):
             if not engine.predict(plan, [source], buffers, capacity, rows, out[rows[0] :], threads):
                 sources.check_finite("x", source.array, self.dtype)
+        out = out.reshape(samples, *plan.out_shape)
         plain = (source.scale, source.offset) == (1, 0) and self.backend == "compiled"
+        plain = plain and len(plan.in_shape) == len(plan.out_shape) == 1
+        plain = plain and type(self.layers[0]).check is Layer.check
         if self._few is None and plain and samples <= compiled.FEW and compiled.LOCKED:
             self._few = compiled.Few(plan, self._params)  # for the next call
         return out
@@ -523,6 +578,7 @@ class Network:
         plan = self.plan
         plan.follow(self.layers)
         pair, _ = self._pair(x, y, sample_weight)
+        self._check_trainable(plan)
         samples = len(pair[0].array)
         capacity = _capacity(samples)
         rule = self._rule.copy()
@@ -534,7 +590,7 @@ class Network:
         buffers = shared._replace(grads=_aligned(plan.size, self.dtype))
         self._engine().gradients(plan, "", rule, terms, pair, buffers, capacity, order, threads)
         result = {p.title: p.of(buffers.grads) for p in plan.parameters}
-        result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, -1)
+        result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, *plan.in_shape)
         return result
 
 

@@ -105,6 +105,8 @@ class Plan:
         Numbers in ``work`` for each row of a batch.
     fan_in, fan_out : int
         Values per sample going in and coming out.
+    in_shape, out_shape : tuple of int
+        Shapes of a sample going in and coming out.
     out, target : int
         Where output and target lie in ``work``.
     sample_weight, weighted_loss : int
@@ -116,42 +118,45 @@ class Plan:
         parameters.
     """
 
-    def __init__(self, layers: Sequence[Layer], fan_in: int, loss: str) -> None:
-        self.fan_in = fan_in
+    def __init__(self, layers: Sequence[Layer], shape: tuple[int, ...], loss: str) -> None:
+        self.in_shape, self.fan_in = shape, math.prod(shape)
         self.addressed: dict[tuple[str, bool, np.dtype, int], np.recarray] = {}
         self.parameters: list[Parameter] = []
         self.size = 0
-        self.row_size = fan_in
+        self.row_size = self.fan_in
         records: list[dict[str, float]] = []
         self.widths: list[int] = []
-        width, at = fan_in, 0  # of the values that the next op takes
+        width, at = self.fan_in, 0  # of the values that the next op takes
         steps: list[tuple[int, Step]] = []
         for number, layer in enumerate(layers):
             self.widths.append(width)
-            for name, shape in layer.shapes(width).items():
+            for name, sizes in layer.shapes(width).items():
                 moves = layer.trainable and name not in layer.fixed
-                self.parameters.append(Parameter(number, name, self.size, shape, moves))
+                self.parameters.append(Parameter(number, name, self.size, sizes, moves))
                 self.size += self.parameters[-1].size
             steps += [(number, step) for step in layer.steps(width)]
-            width = layer.fan_out(width)
+            shape = layer.out_shape(shape)
+            width = math.prod(shape)
+        self.out_shape = shape
         for number, step in rectified(steps):
             if step.twin:  # same input, same output, other passes
-                before = records[-1]
-                record = before | {"kind": OPS[step.op].kind, "when": step.when}
+                same = {k: records[-1][k] for k in ("layer", "x", "out", "fan_in", "fan_out")}
+                record = same | {"kind": OPS[step.op].kind, "when": step.when}
             else:
                 record = self._record(step.op, number, at, step.fan_in, step.fan_out, step.when)
             record.update(alpha=step.alpha, alpha_x=step.alpha_x, **dict(step.options))
             if "kept" in fields_of(OPS[step.op]):
                 record["kept"] = self._region(step.fan_in)
-            sizes = {}
+            arrays = {}
             for parameter in self.parameters:
                 if parameter.layer == number and parameter.name in step.parameters:
                     record[parameter.name] = parameter.offset
-                    sizes[parameter.name] = parameter.shape
-            if OPS[step.op].gradient:
-                rows, *columns = sizes["weight"]
+                    arrays[parameter.name] = parameter.shape
+            if arrays:
+                rows, *columns = arrays["weight"]
                 record.update(weight_rows=rows, row_size=math.prod(columns))
-                record["tail"] = math.prod(sizes.get("bias", (0,)))
+                record["tail"] = math.prod(arrays.get("bias", (0,)))
+            if OPS[step.op].gradient:
                 record["trainable"] = layers[number].trainable
             records.append(record)
             at = int(record["out"])

@@ -22,7 +22,7 @@ from fastnn.kernels.optimizers import RULES
 from fastnn.plan import Plan
 
 RULE_NAMES = list(RULES)
-_PARAMS = ("weight", "bias")
+_PARAMS = ("weight", "bias", "running_mean", "running_var")
 _ROWS = ("x", "out", "prob", "target", "kept", "sample_weight")
 # Formulas may meet log(0) or exp(1000): the result is inf or NaN, in both paths, and is found
 # by the check for it, so numpy need not warn as well.
@@ -41,19 +41,21 @@ class Batch(NamedTuple):
     def array(self, row: Any, name: str, dims: tuple[str, ...]) -> Any:
         """The array or number that a kernel of this plan row knows by this name."""
         if not dims:
-            own = {"key": self.key, "stream": row.out, "first": 0}
-            return own.get(name, row[name] if name in row.dtype.names else None)
+            if name == "momentum" and not self.learning:
+                return 1.0
+            own = {"key": self.key, "stream": row.out, "first": 0, "last": row.fan_in}
+            return own[name] if name in own else row[name]
         field = name.removeprefix("grad_")
-        sizes = {"batch": self.size, "fan_in": int(row.fan_in), "fan_out": int(row.fan_out)}
+        width = int(row.fan_out if field == "out" else row.fan_in)
+        sizes = {"batch": self.size, "n": width}
+        sizes |= {d: int(row[d]) for d in ("fan_in", "fan_out", "weight_rows", "row_size")}
+        shape = [self.size * width] if dims == ("n",) else [sizes[dim] for dim in dims]
         if field in _PARAMS:
-            shape = [sizes[dim] for dim in dims]
             start = int(row[field])
             if field == "bias" and row.tail == 0:
                 return np.zeros(shape)  # the layer has none
             buffer = self.buffers.params if name == field else self.buffers.grads
         elif field in _ROWS:
-            width = {"out": sizes["fan_out"]}.get(field, sizes["fan_in"])
-            shape = [self.size * width] if dims == ("n",) else [self.size, width][: len(dims)]
             start = int(row[field]) * self.capacity
             buffer = self.buffers.work if name == field else self.buffers.grad_work
         else:

@@ -94,7 +94,7 @@ def check_finite(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
 def inputs(
     value: Any,
     dtype: np.dtype,
-    fan_in: int | None,
+    shape: tuple[int, ...] | None,
     scale: float = 1.0,
     offset: float = 0.0,
     *,
@@ -105,11 +105,11 @@ def inputs(
     Parameters
     ----------
     value : array-like (n, fan_in)
-        Real numbers.
+        Real numbers; (n, *shape) where samples have another shape.
     dtype : numpy.dtype
         Of the network.
-    fan_in : int or None
-        Width that is expected, if it is known.
+    shape : tuple of int or None
+        Of a sample, if it is known.
     scale, offset : float
         ``x * scale + offset`` is what the network sees.
     checked : bool
@@ -121,14 +121,15 @@ def inputs(
         If it is no dense, finite, real array of that shape.
     """
     array = _plain("x", value)
-    width = "fan_in" if fan_in is None else fan_in
-    if array.ndim != 2:
-        hint = f"reshape(-1, {width})" if array.ndim == 1 else f"reshape({len(array)}, -1)"
+    wanted = ", ".join(map(str, shape or ("fan_in",)))
+    if array.ndim == 1 or (shape is not None and array.ndim != 1 + len(shape)):
+        hint = f"reshape(-1, {wanted})" if array.ndim == 1 else f"reshape({len(array)}, {wanted})"
         raise ValueError(
-            f"x must have shape (n, {width}), got {array.shape}; one row per sample: x.{hint}"
+            f"x must have shape (n, {wanted}), got {array.shape}; one row per sample: x.{hint}"
         )
-    if fan_in is not None and array.shape[1] != fan_in:
-        raise ValueError(f"x must have shape (n, {fan_in}), got {array.shape}")
+    if shape is not None and array.shape[1:] != shape:
+        raise ValueError(f"x must have shape (n, {wanted}), got {array.shape}")
+    array = array if array.ndim == 2 else array.reshape(len(array), -1)
     if checked:
         check_finite("x", array, dtype)
     return Source(array, "gather_rows", 0, array.shape[1], scale, offset)

@@ -201,6 +201,7 @@ def run(
     metric: str,
     penalized: bool,
     reporter: Reporter,
+    epoch_ended: Callable[[dict[str, float]], bool] | None = None,
 ) -> History:
     """Train slice by slice.
 
@@ -222,6 +223,8 @@ def run(
         Whether to show penalties.
     reporter : Reporter
         Shows progress.
+    epoch_ended : callable, optional
+        Told every epoch's figures when it is over; whether to stop then.
 
     Raises
     ------
@@ -233,6 +236,8 @@ def run(
     batches = -(-samples // batch_size)
     parts: list[np.ndarray] = []  # losses and metrics of the batches of the epoch so far
     running = np.zeros(3)  # their sums, near enough to show along the way
+    whole_epochs = validate is None and epoch_ended is None
+    stop = False
 
     def means(sums: np.ndarray, rows: int) -> dict[str, Any]:
         values = {"loss": (sums[0] + sums[2]) / rows, metric: sums[1] / rows}
@@ -241,7 +246,7 @@ def run(
         return {name: value.tolist() for name, value in values.items() if name}
 
     try:
-        for piece in slices(samples, batch_size, epochs, rng, pace, whole_epochs=validate is None):
+        for piece in slices(samples, batch_size, epochs, rng, pace, whole_epochs):
             count = len(piece.starts)
             scores = np.zeros((3, count))
             began = time.perf_counter()
@@ -268,12 +273,17 @@ def run(
                 if validate is not None:
                     figures |= {f"val_{name}": [value] for name, value in validate().items()}
                 history.extend(figures)
-                reporter.ended(history, len(figures["loss"]))
                 shown = {name: values[-1] for name, values in figures.items()}
+                if epoch_ended is not None and epoch_ended(shown):
+                    stop, epochs = True, len(history.epoch)
+                    reporter.epochs = epochs
+                reporter.ended(history, len(figures["loss"]))
                 parts.clear()
                 running[:] = 0
             position = piece.epoch * batches + piece.batch + count
             reporter.progress(position / (epochs * batches), len(history.epoch), shown)
+            if stop:
+                break
     finally:
         reporter.close()
     return history

@@ -1,8 +1,9 @@
 """Numba kernels of fastnn, each beside its numpy reference. Import as ``fastnn.kernels``.
 
-Read in this order: ``dense``, ``activations``, ``losses``, ``cross_entropies``, ``metrics``,
-``optimizers`` (what is computed), ``run`` (in what order), ``_op`` and ``_kernel`` (how
-an op finds its arrays and a kernel its reference), ``gemm`` and ``_tile`` (why it is fast).
+Read in this order: ``dense``, ``activations``, ``rectifiers``, ``losses``, ``cross_entropies``,
+``metrics``, ``optimizers``, ``adam`` (what is computed), ``run`` (in what order), ``_op`` and
+``_kernel`` (how an op finds its arrays and a kernel its reference), ``gemm`` and ``_tile`` (why
+it is fast).
 
 The contract of every kernel: outputs come last, are given, C-contiguous, and
 are overwritten; inputs are never touched; only optimizers write in place, and
@@ -17,30 +18,38 @@ if __name__ != "fastnn.kernels":
 
 from . import (
     activations,
+    adam,
     cross_entropies,
     dense,
     elementary,
+    embedding,
     gather,
     gemm,
     losses,
     metrics,
     noise,
+    normalization,
     optimizers,
     penalties,
+    rectifiers,
     run,
 )
 
 __all__ = [
     "activations",
+    "adam",
     "cross_entropies",
     "dense",
     "elementary",
+    "embedding",
     "gather",
     "gemm",
     "losses",
     "metrics",
     "noise",
+    "normalization",
     "optimizers",
     "penalties",
+    "rectifiers",
     "run",
 ]

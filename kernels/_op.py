@@ -56,12 +56,16 @@ OP = np.dtype(
         ("tail", np.int64),
         ("trainable", np.int64),  # whether its parameters move
         ("columns", np.int64),  # whether it needs all rows of a batch, for columns of its own
+        ("running_mean", np.int64),  # offset in params
+        ("running_var", np.int64),
+        ("scale", np.float64),  # of rescaling
+        ("offset", np.float64),
         ("rate", np.float64),  # of dropout
         ("stddev", np.float64),  # of noise
         ("momentum", np.float64),  # share of the old value in a running mean
         ("epsilon", np.float64),  # what a variance is made larger by
         ("alpha", np.float64),  # slope below zero: of leaky_relu, or of a rectifier that a dense
-        # layer applies itself, 1 where it applies none
+        # layer applies itself, 1 where it applies none; elu's floor is -alpha
         ("alpha_x", np.float64),  # likewise of the one that the layer before it has applied
     ],
     align=True,
@@ -118,6 +122,11 @@ RULE = np.dtype(
         ("beta2", np.float64),
         ("epsilon", np.float64),
         ("raw_epsilon", np.int64),  # where epsilon stands, see adam_step
+        ("inside_epsilon", np.int64),  # likewise, see adagrad_step
+        ("rho", np.float64),  # share of a running mean that is kept
+        ("initial_total", np.float64),  # what sums of squares begin with
+        ("weight_decay", np.float64),
+        ("momentum_decay", np.float64),  # see nadam_step
         ("clip_value", np.float64),  # limits of the gradient, 0 where there is none: of a number,
         ("clip_norm", np.float64),  # of the length of each array,
         ("global_clip_norm", np.float64),  # of the length of all of them together

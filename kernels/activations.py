@@ -1,7 +1,8 @@
 """Activations: one number in, one number out, but for softmax, which looks at a row.
 
-Each ``backward`` multiplies ``grad_out`` by the derivative, written with the
-forward pass's output where that is simpler than with its input.
+Those that go on rising with x, as relu does, are in ``rectifiers``. Each ``backward`` multiplies
+``grad_out`` by the derivative, written with the forward pass's output where that is simpler
+than with its input, and no less exact.
 
 To add one: reference, forward, backward, ``op(...)``, all here. It can then be
 used by its name in ``Dense(..., activation="name")`` and is tested at once.
@@ -12,7 +13,7 @@ import numpy as np
 from ._kernel import SUMS, kernel, part
 from ._memory import pointer, vector
 from ._op import op, row_values, rows
-from .elementary import exp_value, sigmoid_value, tanh_value
+from .elementary import exp_value, log1p_value, sigmoid_value, tanh_value
 
 
 @part(inline=True)
@@ -30,6 +31,16 @@ def backward_views(op, net, lo, hi):
     return (
         row_values(net, net.grad_work, op.out, op.fan_out, lo, hi),
         row_values(net, net.work, op.out, op.fan_out, lo, hi),
+        row_values(net, net.grad_work, op.x, op.fan_in, lo, hi),
+    )
+
+
+@part(inline=True)
+def backward_views_of_input(op, net, lo, hi):
+    """Gradient of the output, the input, and where the gradient of the input goes, flat."""
+    return (
+        row_values(net, net.grad_work, op.out, op.fan_out, lo, hi),
+        row_values(net, net.work, op.x, op.fan_in, lo, hi),
         row_values(net, net.grad_work, op.x, op.fan_in, lo, hi),
     )
 
@@ -64,79 +75,27 @@ def linear_grad(op, net, lo, hi):
 op("linear", "activation", forward=linear, backward=linear_grad)
 
 
-# relu: out = max(x, 0). The comparisons are written so that NaN stays NaN.
+# step: out = 1 above 0, 0 elsewhere. It is flat on both sides: nothing can be learnt through it.
 
 
-@kernel("x(n) out(n) -> out", reference=lambda x: np.maximum(x, 0))
-def relu_forward(x, out):
-    """``out = max(x, 0)``. Source: Nair and Hinton (2010), ICML."""
-    zero = x.dtype.type(0)
+@kernel("x(n) out(n) -> out", reference=lambda x: np.heaviside(x, 0))
+def step_forward(x, out):
+    """``out = 1 above 0, 0 elsewhere``: Rosenblatt's perceptron.
+
+    Source: Rosenblatt (1958), Psychological Review 65; Nielsen, chapter 1, eq. 1; *Neural
+    Networks from Scratch*, chapter 4.
+    """
+    zero, one = x.dtype.type(0), x.dtype.type(1)
     for i in range(x.size):
-        out[i] = zero if x[i] <= zero else x[i]
+        out[i] = one if x[i] > zero else zero if x[i] <= zero else x[i]  # NaN stays NaN
 
 
-@kernel(
-    "grad_out(n) out(n) grad_x(n) -> grad_x",
-    reference=lambda grad_out, out: np.where(out <= 0, 0, grad_out),
-)
-def relu_backward(grad_out, out, grad_x):
-    """``grad_x = grad_out where out > 0``; 0 at 0."""
-    zero = out.dtype.type(0)
-    for i in range(out.size):
-        grad_x[i] = zero if out[i] <= zero else grad_out[i]
-
-
-def relu(op, net, lo, hi):
+def step(op, net, lo, hi):
     """Forward."""
-    relu_forward(*forward_views(op, net, lo, hi))
+    step_forward(*forward_views(op, net, lo, hi))
 
 
-def relu_grad(op, net, lo, hi):
-    """Backward."""
-    relu_backward(*backward_views(op, net, lo, hi))
-
-
-op("relu", "activation", forward=relu, backward=relu_grad)
-
-
-# leaky_relu: out = x above 0, alpha * x below
-
-
-@kernel("x(n) alpha() out(n) -> out", reference=lambda x, alpha: np.where(x <= 0, alpha * x, x))
-def leaky_relu_forward(x, alpha, out):
-    """``out = x above 0, alpha * x below``. Source: Maas, Hannun and Ng (2013), ICML."""
-    zero = x.dtype.type(0)
-    slope = x.dtype.type(alpha)
-    for i in range(x.size):
-        out[i] = slope * x[i] if x[i] <= zero else x[i]
-
-
-@kernel(
-    "grad_out(n) x(n) alpha() grad_x(n) -> grad_x",
-    reference=lambda grad_out, x, alpha: np.where(x <= 0, alpha * grad_out, grad_out),
-)
-def leaky_relu_backward(grad_out, x, alpha, grad_x):
-    """``grad_x = grad_out above 0, alpha * grad_out below``; alpha at 0."""
-    zero = x.dtype.type(0)
-    slope = x.dtype.type(alpha)
-    for i in range(x.size):
-        grad_x[i] = slope * grad_out[i] if x[i] <= zero else grad_out[i]
-
-
-def leaky_relu(op, net, lo, hi):
-    """Forward."""
-    x, out = forward_views(op, net, lo, hi)
-    leaky_relu_forward(x, op.alpha, out)
-
-
-def leaky_relu_grad(op, net, lo, hi):
-    """Backward."""
-    grad_out, _, grad_x = backward_views(op, net, lo, hi)
-    x = row_values(net, net.work, op.x, op.fan_in, lo, hi)
-    leaky_relu_backward(grad_out, x, op.alpha, grad_x)
-
-
-op("leaky_relu", "activation", forward=leaky_relu, backward=leaky_relu_grad)
+op("step", "activation", forward=step)
 
 
 # sigmoid: out = 1 / (1 + exp(-x))
@@ -210,6 +169,116 @@ def tanh_grad(op, net, lo, hi):
 
 
 op("tanh", "activation", forward=tanh, backward=tanh_grad)
+
+
+# softsign: out = x / (1 + |x|)
+
+
+@kernel("x(n) out(n) -> out", reference=lambda x: x / (1 + np.abs(x)))
+def softsign_forward(x, out):
+    """``out = x / (1 + |x|)``: tanh's range, reached more slowly.
+
+    Source: Turian, Bergstra and Bengio (2009), NAACL.
+    """
+    one = x.dtype.type(1)
+    for i in range(x.size):
+        out[i] = x[i] / (one + abs(x[i]))
+
+
+@kernel(
+    "grad_out(n) x(n) grad_x(n) -> grad_x",
+    reference=lambda grad_out, x: grad_out / (1 + np.abs(x)) ** 2,
+)
+def softsign_backward(grad_out, x, grad_x):
+    """``grad_x = grad_out / (1 + |x|)**2``."""
+    one = x.dtype.type(1)
+    for i in range(x.size):
+        size = one + abs(x[i])
+        grad_x[i] = grad_out[i] / (size * size)
+
+
+def softsign(op, net, lo, hi):
+    """Forward."""
+    softsign_forward(*forward_views(op, net, lo, hi))
+
+
+def softsign_grad(op, net, lo, hi):
+    """Backward."""
+    softsign_backward(*backward_views_of_input(op, net, lo, hi))
+
+
+op("softsign", "activation", forward=softsign, backward=softsign_grad)
+
+
+# softplus: out = log(1 + exp(x))
+
+
+@kernel("x(n) out(n) -> out", reference=lambda x: np.logaddexp(0, x))
+def softplus_forward(x, out):
+    """``out = log(1 + exp(x))``, as ``max(x, 0) + log(1 + exp(-|x|))``: nothing overflows.
+
+    Source: Dugas et al. (2001), NIPS 13.
+    """
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        above = x[i] if x[i] > zero else zero
+        out[i] = above + log1p_value(exp_value(-abs(x[i])))
+
+
+@kernel(
+    "grad_out(n) x(n) grad_x(n) -> grad_x",
+    reference=lambda grad_out, x: grad_out * sigmoid_reference(x),
+)
+def softplus_backward(grad_out, x, grad_x):
+    """``grad_x = grad_out * sigmoid(x)``."""
+    for i in range(x.size):
+        grad_x[i] = grad_out[i] * sigmoid_value(x[i])
+
+
+def softplus(op, net, lo, hi):
+    """Forward."""
+    softplus_forward(*forward_views(op, net, lo, hi))
+
+
+def softplus_grad(op, net, lo, hi):
+    """Backward."""
+    softplus_backward(*backward_views_of_input(op, net, lo, hi))
+
+
+op("softplus", "activation", forward=softplus, backward=softplus_grad)
+
+
+# exponential: out = exp(x)
+
+
+@kernel("x(n) out(n) -> out", reference=lambda x: np.exp(x))
+def exponential_forward(x, out):
+    """``out = exp(x)``: an output that is a rate, as a Poisson loss expects it."""
+    for i in range(x.size):
+        out[i] = exp_value(x[i])
+
+
+@kernel(
+    "grad_out(n) out(n) grad_x(n) -> grad_x",
+    reference=lambda grad_out, out: grad_out * out,
+)
+def exponential_backward(grad_out, out, grad_x):
+    """``grad_x = grad_out * out``."""
+    for i in range(out.size):
+        grad_x[i] = grad_out[i] * out[i]
+
+
+def exponential(op, net, lo, hi):
+    """Forward."""
+    exponential_forward(*forward_views(op, net, lo, hi))
+
+
+def exponential_grad(op, net, lo, hi):
+    """Backward."""
+    exponential_backward(*backward_views(op, net, lo, hi))
+
+
+op("exponential", "activation", forward=exponential, backward=exponential_grad)
 
 
 # softmax: out = exp(x) / sum of exp(x) over the row

@@ -24,8 +24,8 @@ from numba import config, types
 from numba.core import event
 from numba.core.registry import cpu_target
 
-from fastnn.kernels import _cache, _op, activations
-from fastnn.kernels._kernel import JIT, compiled
+from fastnn.kernels import _cache, _op, activations, rectifiers
+from fastnn.kernels._kernel import JIT, KERNELS, compiled
 
 pytestmark = pytest.mark.skipif(not JIT, reason="nothing is compiled, so nothing is kept")
 
@@ -55,7 +55,7 @@ def top(tmp_path, monkeypatch):
 
 def run(dtype=np.float64, kernel="relu_forward"):
     """Call a kernel as a new process would; how often did it compile?"""
-    dispatcher = compiled(getattr(activations, kernel).py_func)
+    dispatcher = compiled(KERNELS[kernel].run.py_func)
     x, out = np.array([-1, 0, 2], dtype), np.full(3, 9, dtype)
     with event.install_recorder("numba:compile") as recorder:
         dispatcher(x, out)
@@ -100,7 +100,7 @@ def finished(process):
 def test_the_second_run_compiles_nothing(top):
     assert run() == 1
     (file,) = files(top)
-    assert re.fullmatch(r"activations\.relu_forward-[0-9a-f]{24}\.fastnn", file.name)
+    assert re.fullmatch(r"rectifiers\.relu_forward-[0-9a-f]{24}\.fastnn", file.name)
     assert run() == 0
     assert files(top) == [file]
 
@@ -113,12 +113,12 @@ def test_callbacks_are_kept(top, monkeypatch):
 
 
 def test_numba_can_ask_what_it_asks_its_own_cache(top):
-    dispatcher = compiled(activations.relu_forward.py_func)
+    dispatcher = compiled(rectifiers.relu_forward.py_func)
     assert dispatcher.stats.cache_path == str(_cache.folder())
     signature = "void(float64[::1], float64[::1])"
     dispatcher.compile(signature)
     assert len(files(top)) == 1
-    again = compiled(activations.relu_forward.py_func)
+    again = compiled(rectifiers.relu_forward.py_func)
     again.compile(signature)
     assert list(again.stats.cache_hits.values()) == [1]
     again._cache.disable()
@@ -137,7 +137,7 @@ def test_folders_are_for_the_owner_alone(top):
 def test_an_empty_name_turns_it_off(top, monkeypatch, tmp_path):
     monkeypatch.setenv("FASTNN_CACHE_DIR", "")
     assert run() == run() == 1
-    assert compiled(activations.relu_forward.py_func).stats.cache_path is None
+    assert compiled(rectifiers.relu_forward.py_func).stats.cache_path is None
     assert not list(tmp_path.iterdir())
 
 
@@ -210,10 +210,10 @@ def path_of(kernel, *arguments):
 
 @pytest.mark.parametrize("name", [*_cache.MODES, "CPU_NAME"])
 def test_a_mode_changes_the_file(name, top, monkeypatch):
-    before = path_of(activations.relu_forward)
-    assert before == path_of(activations.relu_forward)
+    before = path_of(rectifiers.relu_forward)
+    assert before == path_of(rectifiers.relu_forward)
     monkeypatch.setattr(config, name, "another")
-    assert path_of(activations.relu_forward) != before
+    assert path_of(rectifiers.relu_forward) != before
 
 
 def test_every_mode_is_one_of_numba():
@@ -238,7 +238,7 @@ def test_the_type_changes_the_file(top):
         types.Array(number, 1, "C", readonly=True),
         types.Array(number, 1, "C", aligned=False),
     ]
-    assert len({path_of(activations.relu_forward, array) for array in arrays}) == len(arrays)
+    assert len({path_of(rectifiers.relu_forward, array) for array in arrays}) == len(arrays)
 
 
 RATE = """
@@ -389,8 +389,8 @@ def test_what_no_hash_tells_apart_is_not_kept(top):
     for function in (local, unnamed, helper_of_this_file):
         assert compiled(function)(3) == 3
     assert not files(top)
-    address = numba.typeof(activations.relu_forward)  # a type whose name holds an address
-    assert path_of(activations.relu_forward, address) is None
+    address = numba.typeof(rectifiers.relu_forward)  # a type whose name holds an address
+    assert path_of(rectifiers.relu_forward, address) is None
 
 
 def helper_of_this_file(x):
@@ -666,7 +666,7 @@ def test_where_there_are_no_user_numbers(top, monkeypatch):
 def test_a_home_that_does_not_exist():
     script = (
         "import fastnn, numpy as np\n"
-        "from fastnn.kernels.activations import relu_forward\n"
+        "from fastnn.kernels.rectifiers import relu_forward\n"
         "for dtype in (np.float32, np.float64):\n"
         "    x = np.array([-1, 2], dtype)\n"
         "    relu_forward(x, x)\n"
@@ -681,7 +681,7 @@ def test_a_home_that_does_not_exist():
 def test_nothing_is_made_where_nothing_is_compiled(tmp_path):
     script = (
         "import numpy as np\n"
-        "from fastnn.kernels.activations import relu_forward\n"
+        "from fastnn.kernels.rectifiers import relu_forward\n"
         "x = np.array([-1.0, 2.0])\n"
         "relu_forward(x, x)\n"
         "print(*x)"

@@ -8,7 +8,7 @@ from fastnn.kernels._kernel import JIT
 from fastnn.kernels._op import OPS
 
 EPS = 1e-5
-ACTIVATIONS = [op.name for op in OPS.values() if op.role == "activation"]
+ACTIVATIONS = [op.name for op in OPS.values() if op.role == "activation" and op.backward]
 # Losses on probabilities take outputs that are probabilities.
 PROBABLE = {"cross_entropy": ["softmax", "sigmoid"], "binary_cross_entropy": ["softmax", "sigmoid"]}
 LOSSES = [

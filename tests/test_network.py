@@ -433,7 +433,10 @@ def test_summary_and_repr(capsys):
         ("glorot_normal", 2 / 500),
         ("glorot_uniform", 2 / 500),
         ("lecun_normal", 1 / 300),
+        ("fan_out_normal", 1 / 200),
+        ("orthogonal", 1 / 300),
         ("normal", 0.01**2),
+        ("truncated_normal", (0.8796 * 0.05) ** 2),  # as in Keras: std is that before the cut
     ],
 )
 def test_initializers_have_their_variance(name, variance):
@@ -448,6 +451,7 @@ def test_initializers_have_their_variance(name, variance):
 def test_other_initializers():
     rng = np.random.default_rng(0)
     assert not fnn.initializers.zeros(rng, (2, 3), 2, 3).any()
+    assert (fnn.initializers.ones(rng, (2, 3), 2, 3) == 1).all()
     assert (fnn.initializers.constant(0.5)(rng, (2, 3), 2, 3) == 0.5).all()
     assert fnn.initializers.normal(3.0)(rng, (300, 200), 2, 3).std() == pytest.approx(3, rel=0.02)
     layers = [
@@ -456,6 +460,48 @@ def test_other_initializers():
     ]
     net = fnn.Network(layers, input_shape=(9,), seed=0)
     assert (net.layers[0].bias == np.float32(0.1)).all() and not net.layers[1].weight.any()
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (60, 7), (7, 60), (1, 5), (5, 1)])
+@pytest.mark.parametrize("gain", [1.0, 0.01, np.sqrt(2)])
+def test_orthogonal_matrices_have_orthogonal_rows_or_columns(shape, gain):
+    weight = fnn.initializers.orthogonal(gain)(np.random.default_rng(0), shape, *shape)
+    assert weight.shape == shape
+    tall = weight if shape[0] >= shape[1] else weight.T
+    np.testing.assert_allclose(tall.T @ tall, np.eye(min(shape)) * gain**2, atol=1e-14)
+
+
+def test_orthogonal_matrices_prefer_no_sign():
+    """QR alone gives most diagonals one sign: Mezzadri (2007)."""
+    draw, rng = fnn.initializers.orthogonal(), np.random.default_rng(0)
+    traces = [np.trace(draw(rng, (4, 4), 4, 4)) for _ in range(500)]
+    assert abs(np.mean(traces)) < 4 / np.sqrt(500)  # the trace has mean 0 and variance 1
+
+
+def test_orthogonal_begins_no_biases():
+    layer = fnn.Dense(3, bias_initializer="orthogonal")
+    with pytest.raises(ValueError, match=r"orthogonal begins matrices; got the shape \(3,\)"):
+        fnn.Network([layer], input_shape=(2,))
+
+
+def test_truncated_normal_ends_at_two_deviations():
+    draw = fnn.initializers.truncated_normal(0.5)
+    values = draw(np.random.default_rng(0), (300, 200), 300, 200)
+    assert 0.999 < np.abs(values).max() <= 1
+
+
+@pytest.mark.parametrize("name", fnn.initializers.INITIALIZERS)
+def test_the_same_seed_begins_with_the_same_bits(name):
+    draw = fnn.initializers.INITIALIZERS[name]
+    first, second = (draw(np.random.default_rng(5), (30, 20), 30, 20) for _ in range(2))
+    assert np.array_equal(first, second) and first.dtype == np.float64
+
+
+def test_unknown_initializers_list_the_known_ones_nearest_first():
+    with pytest.raises(ValueError, match="weight_initializer must be one of he_normal, "):
+        fnn.Dense(1, weight_initializer="HeNormal")
+    with pytest.raises(ValueError, match="weight_initializer must be one of orthogonal, "):
+        fnn.Dense(1, weight_initializer="ortogonal")
 
 
 # Few rows at a time

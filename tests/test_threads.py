@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cache import ROOT, finished, start
-from test_plan import NETWORKS, OPTIMIZERS, build
+from test_plan import NETWORKS, PAIRS, build
 
 import fastnn as fnn
 from fastnn.kernels import _team
@@ -60,8 +60,7 @@ def wide(name, rows=300, **options):
 # the same bits
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "optimizer"), PAIRS)
 def test_any_number_of_threads_gives_the_same_bits(name, optimizer):
     """Batches that end short, are one row, fewer rows than threads, all there is."""
     for dtype in DTYPES:

@@ -1,0 +1,463 @@
+"""Layers that bring values to mean 0 and variance 1: over a batch, over a row, over the data.
+
+``weight`` and ``bias`` (the papers' gamma and beta) scale and shift what comes out, one of each
+for a column. Variances are those of what is there, sums divided by its number.
+
+Sources: Ioffe and Szegedy (2015), "Batch Normalization", arXiv:1502.03167, algorithm 1; Ba, Kiros
+and Hinton (2016), "Layer Normalization", arXiv:1607.06450, eq. 3-4.
+"""
+
+import numpy as np
+
+from ._kernel import SUMS, kernel, part
+from ._memory import vector
+from ._op import op, row_values, rows
+
+
+def all_columns(arguments, rng):
+    """Every column, variances that are none below 0, and a share of old and new."""
+    arguments.update(first=0, last=next(iter(arguments.values())).shape[1], momentum=0.9)
+    if "running_var" in arguments:
+        arguments["running_var"][...] **= 2
+    return arguments
+
+
+@part(fastmath=SUMS)
+def moments(x, c):
+    """Mean and variance of a column, in float64."""
+    total, squares, n = 0.0, 0.0, x.shape[0]
+    for b in range(n):
+        total += np.float64(x[b, c])
+    mean = total / n
+    for b in range(n):
+        squares += (np.float64(x[b, c]) - mean) ** 2
+    return mean, squares / n
+
+
+def batch_norm_forward_reference(
+    x, weight, bias, momentum, epsilon, running_mean, running_var, first, last
+):
+    mean, var = x.mean(axis=0), x.var(axis=0)
+    out = (x - mean) / np.sqrt(var + epsilon) * weight + bias
+    return (
+        momentum * running_mean + (1 - momentum) * mean,
+        momentum * running_var + (1 - momentum) * var,
+        out,
+    )
+
+
+@kernel(
+    "x(batch,fan_in) weight(fan_in) bias(fan_in) momentum() epsilon() first() last()"
+    " running_mean(fan_in) running_var(fan_in) out(batch,fan_in)"
+    " -> running_mean running_var out",
+    reference=batch_norm_forward_reference,
+    sample=all_columns,
+)
+def batch_norm_forward(
+    x, weight, bias, momentum, epsilon, first, last, running_mean, running_var, out
+):
+    """``out = (x - mean) / sqrt(var + epsilon) * weight + bias``, of the columns first..last.
+
+    Mean and variance are the batch's; what runs along keeps a share ``momentum`` of the old.
+    """
+    kind = x.dtype.type
+    keep, new = kind(momentum), kind(1 - momentum)
+    for c in range(int(first), int(last)):
+        mean, var = moments(x, c)
+        middle, factor = kind(mean), kind(1 / np.sqrt(var + epsilon)) * weight[c]
+        running_mean[c] = keep * running_mean[c] + new * middle
+        running_var[c] = keep * running_var[c] + new * kind(var)
+        for b in range(x.shape[0]):
+            out[b, c] = (x[b, c] - middle) * factor + bias[c]
+
+
+def normal_columns(x, epsilon):
+    inverse = 1 / np.sqrt(x.var(axis=0) + epsilon)
+    return (x - x.mean(axis=0)) * inverse, inverse
+
+
+def batch_norm_backward_reference(grad_out, x, weight, epsilon):
+    normal, inverse = normal_columns(x, epsilon)
+    along = (grad_out * normal).mean(axis=0)
+    return weight * inverse * (grad_out - grad_out.mean(axis=0) - normal * along)
+
+
+@kernel(
+    "grad_out(batch,fan_in) x(batch,fan_in) weight(fan_in) epsilon() first() last()"
+    " grad_x(batch,fan_in) -> grad_x",
+    reference=batch_norm_backward_reference,
+    sample=all_columns,
+)
+def batch_norm_backward(grad_out, x, weight, epsilon, first, last, grad_x):
+    """``grad_x = weight / sqrt(var + epsilon) * (g - mean of g - normal * mean of g * normal)``.
+
+    ``g`` is ``grad_out``, ``normal`` the input at mean 0 and variance 1: mean and variance depend
+    on every row, so every row's gradient reaches every other.
+    """
+    kind, n = x.dtype.type, x.shape[0]
+    for c in range(int(first), int(last)):
+        mean, var = moments(x, c)
+        inverse = 1 / np.sqrt(var + epsilon)
+        total, along = column_sums(grad_out, x, c, mean, inverse)
+        middle, scale, factor = kind(mean), kind(inverse), kind(inverse) * weight[c]
+        level, slope = kind(total / n), kind(along / n)
+        for b in range(n):
+            normal = (x[b, c] - middle) * scale
+            grad_x[b, c] = factor * (grad_out[b, c] - level - normal * slope)
+
+
+@part(fastmath=SUMS)
+def column_sums(grad_out, x, c, mean, inverse):
+    """Sums of a column's gradient, and of that times the normal input, in float64."""
+    total, along = 0.0, 0.0
+    for b in range(x.shape[0]):
+        g = np.float64(grad_out[b, c])
+        total += g
+        along += g * (np.float64(x[b, c]) - mean) * inverse
+    return total, along
+
+
+def batch_norm_gradient_reference(grad_out, x, epsilon):
+    return (grad_out * normal_columns(x, epsilon)[0]).sum(axis=0), grad_out.sum(axis=0)
+
+
+@kernel(
+    "grad_out(batch,fan_in) x(batch,fan_in) epsilon() first() last()"
+    " grad_weight(fan_in) grad_bias(fan_in) -> grad_weight grad_bias",
+    reference=batch_norm_gradient_reference,
+    sample=all_columns,
+)
+def batch_norm_gradient(grad_out, x, epsilon, first, last, grad_weight, grad_bias):
+    """``grad_weight = sum of grad_out * normal`` in the columns first..last.
+
+    ``grad_bias = sum of grad_out``, in all columns, with the last of them.
+    """
+    kind, n = x.dtype.type, x.shape[1]
+    for c in range(int(first), int(last)):
+        mean, var = moments(x, c)
+        grad_weight[c] = kind(column_sums(grad_out, x, c, mean, 1 / np.sqrt(var + epsilon))[1])
+    for c in range(n if int(last) == n else 0):
+        total = 0.0
+        for b in range(x.shape[0]):
+            total += np.float64(grad_out[b, c])
+        grad_bias[c] = kind(total)
+
+
+def batch_norm(op, net, lo, hi):
+    """Forward, of the columns ``lo..hi``; running means move where the network learns."""
+    batch_norm_forward(
+        rows(net, net.work, op.x, op.fan_in, 0, net.batch),
+        vector(net.params, op.weight, op.fan_in),
+        vector(net.params, op.bias, op.fan_in),
+        op.momentum if net.learning else 1.0,
+        op.epsilon,
+        lo,
+        hi,
+        vector(net.params, op.running_mean, op.fan_in),
+        vector(net.params, op.running_var, op.fan_in),
+        rows(net, net.work, op.out, op.fan_in, 0, net.batch),
+    )
+
+
+def batch_norm_back(op, net, lo, hi):
+    """Backward, of the columns ``lo..hi``."""
+    batch_norm_backward(
+        rows(net, net.grad_work, op.out, op.fan_in, 0, net.batch),
+        rows(net, net.work, op.x, op.fan_in, 0, net.batch),
+        vector(net.params, op.weight, op.fan_in),
+        op.epsilon,
+        lo,
+        hi,
+        rows(net, net.grad_work, op.x, op.fan_in, 0, net.batch),
+    )
+
+
+def batch_norm_weights(op, net, lo, hi):
+    """Gradient of the weights ``lo..hi``, and of the bias with the last of them."""
+    batch_norm_gradient(
+        rows(net, net.grad_work, op.out, op.fan_in, net.first, net.last),
+        rows(net, net.work, op.x, op.fan_in, net.first, net.last),
+        op.epsilon,
+        lo,
+        hi,
+        vector(net.grads, op.weight, op.fan_in),
+        vector(net.grads, op.bias, op.fan_in),
+    )
+
+
+op(
+    "batch_norm",
+    "layer",
+    forward=batch_norm,
+    backward=batch_norm_back,
+    gradient=batch_norm_weights,
+)
+
+
+# running_norm: what batch_norm is once training is over
+
+
+@kernel(
+    "x(batch,fan_in) weight(fan_in) bias(fan_in) epsilon() running_mean(fan_in)"
+    " running_var(fan_in) out(batch,fan_in) -> out",
+    reference=lambda x, weight, bias, epsilon, running_mean, running_var: (
+        (x - running_mean) / np.sqrt(running_var + epsilon) * weight + bias
+    ),
+    sample=all_columns,
+)
+def running_norm_forward(x, weight, bias, epsilon, running_mean, running_var, out):
+    """``out = (x - running_mean) / sqrt(running_var + epsilon) * weight + bias``."""
+    one, small = x.dtype.type(1), x.dtype.type(epsilon)
+    for b in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            factor = weight[c] * (one / np.sqrt(running_var[c] + small))
+            out[b, c] = (x[b, c] - running_mean[c]) * factor + bias[c]
+
+
+def running_norm(op, net, lo, hi):
+    """Forward."""
+    running_norm_forward(
+        rows(net, net.work, op.x, op.fan_in, lo, hi),
+        vector(net.params, op.weight, op.fan_in),
+        vector(net.params, op.bias, op.fan_in),
+        op.epsilon,
+        vector(net.params, op.running_mean, op.fan_in),
+        vector(net.params, op.running_var, op.fan_in),
+        rows(net, net.work, op.out, op.fan_in, lo, hi),
+    )
+
+
+op("running_norm", "layer", forward=running_norm)
+
+
+# layer_norm: each row for itself
+
+
+def normal_rows(x, epsilon):
+    inverse = 1 / np.sqrt(x.var(axis=1, keepdims=True) + epsilon)
+    return (x - x.mean(axis=1, keepdims=True)) * inverse, inverse
+
+
+def layer_norm_forward_reference(x, weight, bias, epsilon):
+    normal, _ = normal_rows(x, epsilon)
+    return normal, normal * weight + bias
+
+
+@kernel(
+    "x(batch,fan_in) weight(fan_in) bias(fan_in) epsilon() kept(batch,fan_in) out(batch,fan_in)"
+    " -> kept out",
+    reference=layer_norm_forward_reference,
+    fastmath=SUMS,
+)
+def layer_norm_forward(x, weight, bias, epsilon, kept, out):
+    """``kept = (x - mean) / sqrt(var + epsilon)`` in each row; ``out = kept * weight + bias``."""
+    for b in range(x.shape[0]):
+        mean, inverse = row_moments(x[b], epsilon)
+        for c in range(x.shape[1]):
+            kept[b, c] = (x[b, c] - mean) * inverse
+            out[b, c] = kept[b, c] * weight[c] + bias[c]
+
+
+@part(fastmath=SUMS)
+def row_moments(row, epsilon):
+    """Mean of a row, and 1 over the root of its variance."""
+    kind = row.dtype.type
+    total = kind(0)
+    for c in range(row.size):
+        total += row[c]
+    mean, squares = total / kind(row.size), kind(0)
+    for c in range(row.size):
+        squares += (row[c] - mean) * (row[c] - mean)
+    return mean, kind(1) / np.sqrt(squares / kind(row.size) + kind(epsilon))
+
+
+def layer_norm_backward_reference(grad_out, x, weight, kept, epsilon):
+    g = grad_out * weight
+    along = (g * kept).mean(axis=1, keepdims=True)
+    return normal_rows(x, epsilon)[1] * (g - g.mean(axis=1, keepdims=True) - kept * along)
+
+
+@kernel(
+    "grad_out(batch,fan_in) x(batch,fan_in) weight(fan_in) kept(batch,fan_in) epsilon()"
+    " grad_x(batch,fan_in) -> grad_x",
+    reference=layer_norm_backward_reference,
+    fastmath=SUMS,
+)
+def layer_norm_backward(grad_out, x, weight, kept, epsilon, grad_x):
+    """``grad_x = (g - mean of g - kept * mean of g * kept) / sqrt(var + epsilon)`` in each row.
+
+    ``g = grad_out * weight``.
+    """
+    kind, n = x.dtype.type, x.shape[1]
+    for b in range(x.shape[0]):
+        _, inverse = row_moments(x[b], epsilon)
+        total, along = kind(0), kind(0)
+        for c in range(n):
+            g = grad_out[b, c] * weight[c]
+            total += g
+            along += g * kept[b, c]
+        level, slope = total / kind(n), along / kind(n)
+        for c in range(n):
+            grad_x[b, c] = (grad_out[b, c] * weight[c] - level - kept[b, c] * slope) * inverse
+
+
+@kernel(
+    "grad_out(batch,fan_in) kept(batch,fan_in) first() last()"
+    " grad_weight(fan_in) grad_bias(fan_in) -> grad_weight grad_bias",
+    reference=lambda grad_out, kept: ((grad_out * kept).sum(axis=0), grad_out.sum(axis=0)),
+    sample=all_columns,
+)
+def layer_norm_gradient(grad_out, kept, first, last, grad_weight, grad_bias):
+    """``grad_weight = sum of grad_out * kept`` in the columns first..last.
+
+    ``grad_bias = sum of grad_out``, in all columns, with the last of them.
+    """
+    zero, batch, n = kept.dtype.type(0), kept.shape[0], kept.shape[1]
+    for c in range(int(first), int(last)):
+        grad_weight[c] = zero
+    for b in range(batch):
+        for c in range(int(first), int(last)):
+            grad_weight[c] += grad_out[b, c] * kept[b, c]
+    if int(last) == n:
+        for c in range(n):
+            grad_bias[c] = zero
+        for b in range(batch):
+            for c in range(n):
+                grad_bias[c] += grad_out[b, c]
+
+
+def layer_norm(op, net, lo, hi):
+    """Forward."""
+    layer_norm_forward(
+        rows(net, net.work, op.x, op.fan_in, lo, hi),
+        vector(net.params, op.weight, op.fan_in),
+        vector(net.params, op.bias, op.fan_in),
+        op.epsilon,
+        rows(net, net.work, op.kept, op.fan_in, lo, hi),
+        rows(net, net.work, op.out, op.fan_in, lo, hi),
+    )
+
+
+def layer_norm_back(op, net, lo, hi):
+    """Backward."""
+    layer_norm_backward(
+        rows(net, net.grad_work, op.out, op.fan_in, lo, hi),
+        rows(net, net.work, op.x, op.fan_in, lo, hi),
+        vector(net.params, op.weight, op.fan_in),
+        rows(net, net.work, op.kept, op.fan_in, lo, hi),
+        op.epsilon,
+        rows(net, net.grad_work, op.x, op.fan_in, lo, hi),
+    )
+
+
+def layer_norm_weights(op, net, lo, hi):
+    """Gradient of the weights ``lo..hi``, and of the bias with the last of them."""
+    layer_norm_gradient(
+        rows(net, net.grad_work, op.out, op.fan_in, net.first, net.last),
+        rows(net, net.work, op.kept, op.fan_in, net.first, net.last),
+        lo,
+        hi,
+        vector(net.grads, op.weight, op.fan_in),
+        vector(net.grads, op.bias, op.fan_in),
+    )
+
+
+op(
+    "layer_norm",
+    "layer",
+    forward=layer_norm,
+    backward=layer_norm_back,
+    gradient=layer_norm_weights,
+)
+
+
+# standardize: by mean and deviation of the data, which no training moves
+
+
+@kernel(
+    "x(batch,fan_in) weight(fan_in) bias(fan_in) out(batch,fan_in) -> out",
+    reference=lambda x, weight, bias: (x - bias) * weight,
+)
+def standardize_forward(x, weight, bias, out):
+    """``out = (x - bias) * weight``: ``bias`` is a mean, ``weight`` 1 over a deviation."""
+    for b in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            out[b, c] = (x[b, c] - bias[c]) * weight[c]
+
+
+@kernel(
+    "grad_out(batch,fan_in) weight(fan_in) grad_x(batch,fan_in) -> grad_x",
+    reference=lambda grad_out, weight: grad_out * weight,
+)
+def standardize_backward(grad_out, weight, grad_x):
+    """``grad_x = grad_out * weight``."""
+    for b in range(grad_x.shape[0]):
+        for c in range(grad_x.shape[1]):
+            grad_x[b, c] = grad_out[b, c] * weight[c]
+
+
+def standardize(op, net, lo, hi):
+    """Forward."""
+    standardize_forward(
+        rows(net, net.work, op.x, op.fan_in, lo, hi),
+        vector(net.params, op.weight, op.fan_in),
+        vector(net.params, op.bias, op.fan_in),
+        rows(net, net.work, op.out, op.fan_in, lo, hi),
+    )
+
+
+def standardize_grad(op, net, lo, hi):
+    """Backward."""
+    standardize_backward(
+        rows(net, net.grad_work, op.out, op.fan_in, lo, hi),
+        vector(net.params, op.weight, op.fan_in),
+        rows(net, net.grad_work, op.x, op.fan_in, lo, hi),
+    )
+
+
+op("standardize", "layer", forward=standardize, backward=standardize_grad)
+
+
+# rescaling: two numbers for all
+
+
+@kernel(
+    "x(n) scale() offset() out(n) -> out", reference=lambda x, scale, offset: x * scale + offset
+)
+def rescaling_forward(x, scale, offset, out):
+    """``out = x * scale + offset``."""
+    factor, shift = x.dtype.type(scale), x.dtype.type(offset)
+    for i in range(x.size):
+        out[i] = x[i] * factor + shift
+
+
+@kernel(
+    "grad_out(n) scale() grad_x(n) -> grad_x", reference=lambda grad_out, scale: grad_out * scale
+)
+def rescaling_backward(grad_out, scale, grad_x):
+    """``grad_x = grad_out * scale``."""
+    factor = grad_out.dtype.type(scale)
+    for i in range(grad_x.size):
+        grad_x[i] = grad_out[i] * factor
+
+
+def rescaling(op, net, lo, hi):
+    """Forward."""
+    rescaling_forward(
+        row_values(net, net.work, op.x, op.fan_in, lo, hi),
+        op.scale,
+        op.offset,
+        row_values(net, net.work, op.out, op.fan_in, lo, hi),
+    )
+
+
+def rescaling_grad(op, net, lo, hi):
+    """Backward."""
+    rescaling_backward(
+        row_values(net, net.grad_work, op.out, op.fan_in, lo, hi),
+        op.scale,
+        row_values(net, net.grad_work, op.x, op.fan_in, lo, hi),
+    )
+
+
+op("rescaling", "layer", forward=rescaling, backward=rescaling_grad)
