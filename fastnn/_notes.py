@@ -187,7 +187,9 @@ _LOSSES = {
         )
     ),
     "hinge": Note(
-        mistakes=("Targets are -1 and 1. With 0 and 1, the zeros cost the same for any output.",)
+        mistakes=(
+            "Targets are -1 and 1: used as a factor, a 0 makes the row cost 1 whatever the output.",
+        )
     ),
     "kl_divergence": Note(
         mistakes=(
@@ -219,21 +221,15 @@ _METRICS = {
     "r2": Note(mistakes=("The mean in the denominator is that of all targets, not of a batch.",)),
 }
 
-_SGD = Note(
-    "chapter 10",
-    "chapter 1, Learning with gradient descent (eq. 20-21)",
-    (
-        _DECAY,
-        "Shuffle anew in every epoch, and not the caller's own arrays: nnfs never shuffles, "
-        "Nielsen's code shuffles the list it was given.",
-    ),
-)
 _OPTIMIZERS = {
-    "sgd": _SGD,
-    "momentum": Note(
-        "chapter 10, Momentum",
-        "chapter 3, Momentum-based gradient descent (eq. 107-108); Nesterov's is named there",
+    "sgd": Note(
+        "chapter 10; with momentum there, too",
+        "chapter 1, Learning with gradient descent (eq. 20-21); chapter 3, Momentum-based gradient "
+        "descent (eq. 107-108), which names Nesterov's",
         (
+            _DECAY,
+            "Shuffle anew in every epoch, and not the caller's own arrays: nnfs never shuffles, "
+            "Nielsen's code shuffles the list it was given.",
             "torch keeps a velocity without the learning rate in it: the same steps only while "
             "that stays constant.",
         ),
@@ -312,6 +308,9 @@ _INITIALIZERS = {
     "orthogonal": Note(
         mistakes=("The signs of a QR decomposition are not random: multiply by those of R.",)
     ),
+    "fan_out_normal": Note(
+        "", "chapter 6, in the fully connected layers of network3", ("See lecun_normal.",)
+    ),
     "glorot_normal": Note("chapter 4 names it", "", (_SCALED,)),
     "glorot_uniform": Note("chapter 4 names it", "", (_SCALED,)),
     "he_normal": Note("", "", (_SCALED, "For relu: half of its inputs are lost, hence the 2.")),
@@ -384,4 +383,15 @@ _LAYERS = {
     "rescaling": Note("chapter 19, by hand: (x - 127.5) / 127.5", "chapter 1: bytes to 0..1"),
 }
 
-NOTES: dict[str, Note] = _ACTIVATIONS | _LOSSES | _METRICS | _OPTIMIZERS | _INITIALIZERS | _LAYERS
+_OPS = {
+    "weighted": Note(
+        mistakes=(
+            "Weigh loss and gradient alike, and divide both by the same number: scikit-learn "
+            "averages the losses of its batches by rows even where the rows have weights.",
+        )
+    ),
+}
+
+NOTES: dict[str, Note] = (
+    _ACTIVATIONS | _LOSSES | _METRICS | _OPTIMIZERS | _INITIALIZERS | _LAYERS | _OPS
+)

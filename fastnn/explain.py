@@ -11,15 +11,16 @@ import importlib
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from fastnn import initializers, layers, optimizers
+from fastnn import initializers, optimizers
 from fastnn._check import one_of
 from fastnn._notes import NOTES, Note
 from fastnn.kernels._kernel import KERNELS, Kernel
 from fastnn.kernels._op import OPS
 from fastnn.kernels.optimizers import RULES
+from fastnn.layers import Layer
 
 __all__ = ["explain", "page", "topics"]
 
@@ -54,40 +55,49 @@ def topics() -> dict[str, Topic]:
     >>> topics()["adam"].kind, list(topics()["relu"].kernels)
     ('optimizer', ['relu_forward', 'relu_backward'])
     """
-    found: dict[str, Topic] = {}
+    face = vars(importlib.import_module("fastnn"))
+    losses = public(vars(face["losses"])) if "losses" in face else {}
     fused = fused_ops()
+    found: dict[str, Topic] = {}
     for op in OPS.values():
         if op.name not in fused and op.role != "layer":
             pair = [name for name, loss in fused.items() if loss == op.name]
-            found[op.name] = Topic(op.role, None, (*pair, op.name))
-    for rule in RULES:
-        found[rule] = Topic("optimizer", None, (rule,))
+            kind = op.role if op.role in ("activation", "loss", "metric") else "op"
+            found[op.name] = Topic(kind, losses.get(op.name), (*pair, op.name))
     for name, optimizer in optimizers.OPTIMIZERS.items():
-        found[name] = Topic("optimizer", optimizer, rules_of(optimizer))
+        rules = named_in(optimizer.rule.fget, RULES)  # type: ignore[attr-defined]
+        own = tuple(r for r in rules if r == name or r not in optimizers.OPTIMIZERS)
+        found[name] = Topic("optimizer", optimizer, own)
     for name in initializers.__all__:
         thing = getattr(initializers, name)
-        if inspect.isfunction(thing) and name != "get":
+        if inspect.isfunction(thing) and name not in ("get", "default_for"):
             found[name] = Topic("initializer", thing)
-    for name, layer in vars(layers).items():
-        if inspect.isclass(layer) and issubclass(layer, layers.Layer) and layer is not layers.Layer:
-            snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-            found[snake] = Topic("layer", layer, (snake,) if snake in OPS else ())
+    of_layers = [op.name for op in OPS.values() if op.role == "layer"]
+    for name, layer in public(face).items():
+        if issubclass(layer, Layer):
+            found[name] = Topic("layer", layer, named_in(layer, of_layers))
     return dict(sorted(found.items()))
+
+
+def public(names: dict[str, Any]) -> dict[str, type]:
+    """Classes of a module, by their names as an argument would spell them: ``batch_norm``."""
+    found = {name: thing for name, thing in names.items() if inspect.isclass(thing)}
+    return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", n).lower(): thing for n, thing in found.items()}
+
+
+def named_in(thing: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the names that stand in quotes in a source."""
+    source = inspect.getsource(thing)
+    return tuple(name for name in names if f'"{name}"' in source)
 
 
 def fused_ops() -> dict[str, str]:
     """Ops that are an activation and a loss in one, and the loss that each computes."""
-    named: dict[str, list[str]] = {"activation": [], "loss": []}
+    roles: dict[str, list[str]] = {}
     for op in OPS.values():
-        named.setdefault(op.role, []).append(op.name)
-    pairs = {f"{first}_{loss}": loss for first in named["activation"] for loss in named["loss"]}
+        roles.setdefault(op.role, []).append(op.name)
+    pairs = {f"{first}_{loss}": loss for first in roles["activation"] for loss in roles["loss"]}
     return {name: loss for name, loss in pairs.items() if name in OPS}
-
-
-def rules_of(optimizer: type) -> tuple[str, ...]:
-    """Update rules that the optimizer's property ``rule`` can name."""
-    source = inspect.getsource(optimizer.rule.fget)  # type: ignore[attr-defined]
-    return tuple(rule for rule in RULES if f'"{rule}"' in source)
 
 
 def explain(name: str | None = None) -> None:
@@ -152,8 +162,10 @@ def page(name: str) -> str:
     """
     known = topics()
     if isinstance(name, str):
-        plain = {key.replace("_", ""): key for key in known}
-        plain |= {key.replace("_", ""): loss for key, loss in fused_ops().items()}
+        # Ops and rules lead to the page of the loss, layer or optimizer that they are part of.
+        owners = {stem: key for key, topic in known.items() for stem in topic.stems}
+        plain = {key.replace("_", ""): owner for key, owner in owners.items()}
+        plain |= {key.replace("_", ""): key for key in known}
         name = plain.get(re.sub(r"[\W_]", "", name).lower(), name)
     name = one_of("name", name, known)
     topic = known[name]

@@ -14,8 +14,8 @@ from fastnn.kernels.optimizers import RULES
 
 CLASSES = [
     name
-    for name, thing in vars(layers).items()
-    if inspect.isclass(thing) and issubclass(thing, layers.Layer) and thing is not layers.Layer
+    for name, thing in vars(fnn).items()
+    if inspect.isclass(thing) and issubclass(thing, (layers.Layer, optimizers.Optimizer))
 ]
 REGISTERED = [*OPS, *RULES, *optimizers.OPTIMIZERS, *initializers.INITIALIZERS, *CLASSES]
 SECTIONS = ("Formula", "In the books", "Mistakes to avoid")
