@@ -3,6 +3,8 @@
 from fastnn import conventions as conventions
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
+from fastnn import losses as losses
+from fastnn import metrics as metrics
 from fastnn import schedules as schedules
 from fastnn.checking import Report as Report
 from fastnn.checking import check as check
@@ -64,5 +66,7 @@ __all__ = [
     "datasets",
     "explain",
     "initializers",
+    "losses",
+    "metrics",
     "schedules",
 ]

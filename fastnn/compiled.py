@@ -17,6 +17,7 @@ from fastnn.kernels import gather, run
 from fastnn.kernels._kernel import JIT
 from fastnn.kernels._op import (
     EVALUATE,
+    METRIC,
     PREDICT,
     SOURCE,
     TRAIN,
@@ -50,7 +51,7 @@ def addressed(plan: Plan, metric: str, weighted: bool, dtype: np.dtype, mode: in
             if row.when & mode:
                 op = op_of(row)
                 row.forward = address(op.forward, dtype)
-                if mode == TRAIN:
+                if mode == TRAIN and row.layer != METRIC:  # a loss may be a metric
                     row.backward = address(op.backward, dtype) if op.backward else 0
                     row.gradient = address(op.gradient, dtype) if row.trainable else 0
         plan.addressed[key] = rows

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from fastnn import initializers, optimizers
+from fastnn import initializers, losses, optimizers
 from fastnn._check import one_of
 from fastnn._notes import NOTES, Note
 from fastnn.kernels._kernel import KERNELS, Kernel
@@ -56,14 +56,14 @@ def topics() -> dict[str, Topic]:
     ('optimizer', ['relu_forward', 'relu_backward'])
     """
     face = vars(importlib.import_module("fastnn"))
-    losses = public(vars(face["losses"])) if "losses" in face else {}
+    classes = public(vars(losses))
     fused = fused_ops()
     found: dict[str, Topic] = {}
     for op in OPS.values():
         if op.name not in fused and op.role != "layer":
             pair = [name for name, loss in fused.items() if loss == op.name]
             kind = op.role if op.role in ("activation", "loss", "metric") else "op"
-            found[op.name] = Topic(kind, losses.get(op.name), (*pair, op.name))
+            found[op.name] = Topic(kind, classes.get(op.name), (*pair, op.name))
     for name, optimizer in optimizers.OPTIMIZERS.items():
         rules = named_in(optimizer.rule.fget, RULES)  # type: ignore[attr-defined]
         own = tuple(r for r in rules if r == name or r not in optimizers.OPTIMIZERS)

@@ -9,9 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from fastnn import _threads, compiled, lbfgs, optimizers, reference, sources, training
+from fastnn import (
+    _threads,
+    compiled,
+    lbfgs,
+    losses,
+    metrics,
+    optimizers,
+    reference,
+    sources,
+    training,
+)
 from fastnn._check import one_of, whole
-from fastnn.kernels._op import LOSS, METRIC, OPS, RULE, Buffers, op_of
+from fastnn.kernels._op import LOSS, METRIC, RULE, Buffers, op_of
 from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.optimizers import RULES
 from fastnn.layers import Input, Layer
@@ -35,11 +45,20 @@ class Network:
     ----------
     layers : sequence of Layer
         `Dense` and `Activation`, an `Input` in front if wanted.
-    loss : str, default "mse"
-        ``cross_entropy`` (class labels or rows of probabilities; exact after a softmax),
-        ``binary_cross_entropy`` (0..1 for each output; exact after a sigmoid), ``mse``
-        (mean over batch and outputs), ``mae``, ``quadratic`` (half the sum over the
-        outputs, mean over the batch: Nielsen's cost).
+    loss : str or Loss, default "mse"
+        Of numbers: ``mse``, ``mae``, ``huber``, ``log_cosh``, ``quantile`` (means over batch
+        and outputs), ``quadratic`` (half the sum over the outputs, mean over the batch:
+        Nielsen's cost), ``gaussian_nll`` (two outputs for each target: first all the means,
+        then all the logarithms of the variances). Of counts: ``poisson`` (the output is the
+        rate; exact after an exponential). Of classes: ``cross_entropy`` (class labels or rows
+        of probabilities; exact after a softmax), ``kl_divergence`` (the same less what it is at
+        best), ``binary_cross_entropy`` (0..1 for each output; exact after a sigmoid), ``hinge``
+        (0 and 1 or -1 and 1 for each output, or class labels, one against the rest; a linear
+        output says yes above 0). Or an object with options, see `fastnn.losses`.
+    metric : str, default "accuracy"
+        What is shown beside the loss: ``accuracy`` (where the targets are classes or chances),
+        ``top_3_accuracy`` (any number: the true class is among the largest outputs), ``mae``,
+        ``mse`` or ``rmse``. More of them, for predictions, are in `fastnn.metrics`.
     optimizer : str or Optimizer, default "adam"
         ``sgd``, ``adagrad``, ``rmsprop``, ``adam``, ``adamw``, ``nadam``, ``lion`` or ``lbfgs``
         with its defaults, or an object with options.
@@ -89,7 +108,8 @@ class Network:
         self,
         layers: Sequence[Layer],
         *,
-        loss: str = "mse",
+        loss: str | losses.Loss = "mse",
+        metric: str = "accuracy",
         optimizer: str | optimizers.Optimizer = "adam",
         input_shape: tuple[int, ...] | None = None,
         seed: int | None = None,
@@ -100,10 +120,8 @@ class Network:
         chain = _chain(layers)
         self._input = chain[0] if isinstance(chain[0], Input) else None
         chain = chain if self._input is None else chain[1:]
-        losses = [op.name for op in OPS.values() if op.role == "loss"]
-        activations = [op.name for op in OPS.values() if op.role == "activation"]
-        fused = {f"{activation}_{loss}" for activation in activations for loss in losses}
-        self._loss = one_of("loss", loss, [name for name in losses if name not in fused])
+        self._loss = losses.get(loss)
+        self._metric = metrics.get(metric)
         self._optimizer = optimizers.get(optimizer)
         self.seed = None if seed is None else whole("seed", seed, least=0)
         name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
@@ -131,7 +149,7 @@ class Network:
 
     def _build(self, shape: tuple[int, ...]) -> None:
         """Lay out the plan and draw the initial parameters."""
-        plan = Plan(self.layers, shape, self._loss)
+        plan = Plan(self.layers, shape, self._loss, self._metric)
         params = _aligned(plan.size, self.dtype)
         for parameter in plan.parameters:
             layer, width = self.layers[parameter.layer], plan.widths[parameter.layer]
@@ -268,17 +286,19 @@ class Network:
     ) -> tuple[list[Source], Plan]:
         """Check what is given before anything changes; build nothing that it does not allow."""
         first = self._inputs(x)
-        plan = self._plan or Plan(self.layers, np.shape(x)[1:], self._loss)
+        plan = self._plan or Plan(self.layers, np.shape(x)[1:], self._loss, self._metric)
         if len(plan.out_shape) > 1 and np.shape(y)[1:] == plan.out_shape:
             y = np.reshape(y, (len(y), plan.fan_out))
         second = sources.targets(
-            y, self.dtype, len(first.array), plan.fan_out, plan.target, plan.loss.targets
+            y, self.dtype, len(first.array), plan.fan_out, plan.target, self._loss
         )
         third = sources.weights(sample_weight, class_weight, second, self.dtype, plan.sample_weight)
         return [first, second] if third is None else [first, second, third], plan
 
-    def _metric(self, pair: list[Source]) -> str:
+    def _metric_op(self, pair: list[Source]) -> str:
         """Op of the metric for these targets: labels can always be counted."""
+        if self._metric.op:
+            return self._metric.op
         if pair[1].kernel == "gather_labels":
             return "categorical_accuracy"
         return self.plan.loss.metric
@@ -384,7 +404,7 @@ class Network:
         if self._plan is None:
             self._build(plan.in_shape)
         self._follow_optimizer()
-        plan, metric = self.plan, self._metric(pair)
+        plan, metric = self.plan, self._metric_op(pair)
         capacity = _capacity(min(batch_size, samples))
         crew = self._crew_for(capacity)
         buffers = self._buffers(capacity, crew.most, training=True)
@@ -425,7 +445,7 @@ class Network:
             batch_size=batch_size,
             epochs=epochs,
             rng=self._shuffle_rng if shuffle else None,
-            metric="accuracy" if metric else "",
+            metric=self._metric.name if metric else "",
             penalized=bool(terms.l1.any() or terms.l2.any()),
             reporter=Reporter(verbose, epochs),
             epoch_ended=epoch_ended if watched else None,
@@ -533,7 +553,7 @@ class Network:
         Returns
         -------
         dict of str to float
-            ``loss``, and ``accuracy`` where the targets are classes.
+            ``loss``, and the metric: ``accuracy`` where the targets are classes.
 
         Raises
         ------
@@ -542,7 +562,7 @@ class Network:
         """
         plan = self.plan
         pair, _ = self._pair(x, y, sample_weight)
-        metric = self._metric(pair)
+        metric = self._metric_op(pair)
         samples = len(pair[0].array)
         capacity = _capacity(min(_BLOCK, samples))
         threads = _threads.looking(self.threads, plan, samples)
@@ -550,8 +570,11 @@ class Network:
         sums = np.zeros(2)
         for order in _row_slices(samples, plan):
             sums += engine.evaluate(plan, metric, pair, buffers, capacity, order, threads)
-        result = {"loss": float(sums[0] / samples), "accuracy": float(sums[1] / samples)}
-        return result if metric else {"loss": result["loss"]}
+        names = ["loss", self._metric.name] if metric else ["loss"]
+        return {
+            name: float(training.figure(name, total, samples))
+            for name, total in zip(names, sums, strict=False)
+        }
 
     def gradients(self, x: Any, y: Any, *, sample_weight: Any = None) -> dict[str, np.ndarray]:
         """Derivatives of the mean loss of one batch and of the penalties; nothing is changed.

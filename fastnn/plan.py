@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastnn import losses, metrics
 from fastnn.kernels import _op
 from fastnn.kernels._kernel import KERNELS
 from fastnn.kernels._op import (
@@ -111,6 +112,8 @@ class Plan:
         Where output and target lie in ``work``.
     sample_weight, weighted_loss : int
         Likewise what each row counts, and its loss times that, where rows have weights.
+    loss : Op
+        What the loss has become: it may have taken the last activation's place.
     addressed : dict
         Copies of ``rows`` that know their compiled functions, kept by `fastnn.compiled`.
     first : int
@@ -118,7 +121,13 @@ class Plan:
         parameters.
     """
 
-    def __init__(self, layers: Sequence[Layer], shape: tuple[int, ...], loss: str) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        shape: tuple[int, ...],
+        loss: str | losses.Loss,
+        metric: str | metrics.Metric = "accuracy",
+    ) -> None:
         self.in_shape, self.fan_in = shape, math.prod(shape)
         self.addressed: dict[tuple[str, bool, np.dtype, int], np.recarray] = {}
         self.parameters: list[Parameter] = []
@@ -161,8 +170,7 @@ class Plan:
             records.append(record)
             at = int(record["out"])
         self.fan_out, self.out = width, at
-        self.target = self._region(width)
-        records += self._ending(records, loss)
+        records += self._ending(records, losses.get(loss), metrics.get(metric))
         self.sample_weight, self.weighted_loss = self._region(1), self._region(1)
         self.rows = np.zeros(len(records), OP).view(np.recarray)
         for row, record in zip(self.rows, records, strict=True):
@@ -230,21 +238,34 @@ class Plan:
             "fan_out": fan_out,
         }
 
-    def _ending(self, records: list[dict[str, float]], loss: str) -> list[dict[str, float]]:
+    def _ending(
+        self, records: list[dict[str, float]], loss: losses.Loss, metric: metrics.Metric
+    ) -> list[dict[str, float]]:
         """Loss and metric; a loss that fuses with the last activation takes its place."""
-        x, last = self.out, records[-1] if records else None
+        name, x, last = loss.name, self.out, records[-1] if records else None
+        targets, rest = divmod(self.fan_out, loss.op.per_target)
+        if rest:
+            raise ValueError(
+                f"{name} needs {loss.op.per_target} outputs for each target, "
+                f"got {self.fan_out}; let the last layer have twice as many as there are targets"
+            )
+        self.target = self._region(targets)
         if last is not None:
-            fused = f"{list(OPS)[int(last['kind'])]}_{loss}"
+            fused = f"{list(OPS)[int(last['kind'])]}_{name}"
             if fused in OPS:
-                loss, x, last["when"] = fused, int(last["x"]), PREDICT
+                name, x, last["when"] = fused, int(last["x"]), PREDICT
         scored = TRAIN | EVALUATE
-        ending = [self._record(loss, LOSS, x, self.fan_out, 1, scored)]
-        ending[0].update(prob=self.out, target=self.target)
-        self.loss = OPS[loss]
-        metric = self.loss.metric or "categorical_accuracy"
-        if self.loss.metric or self.fan_out > 1:
-            ending.append(self._record(metric, METRIC, self.out, self.fan_out, 1, scored))
-            ending[1].update(target=self.target)
+        ending = [self._record(name, LOSS, x, self.fan_out, 1, scored)]
+        ending[0].update(prob=self.out, target=self.target, **loss.fields())
+        self.loss = OPS[name]
+        metric.check(self.loss, self.fan_out)
+        op = metric.op or self.loss.metric
+        if not op and targets == self.fan_out > 1 and self.loss.targets == "numbers":
+            op = "categorical_accuracy"  # of labels, which such a loss takes too
+        if op:
+            ending.append(self._record(op, METRIC, self.out, self.fan_out, 1, scored))
+            threshold = 0.0 if self.loss.targets == "signs" else 0.5
+            ending[1].update(target=self.target, threshold=threshold, **metric.fields)
         return ending
 
     def for_metric(self, metric: str, weighted: bool) -> np.recarray:

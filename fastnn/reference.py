@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn.kernels._kernel import KERNELS, Kernel
-from fastnn.kernels._op import EVALUATE, LOSS, PREDICT, TRAIN, op_of
+from fastnn.kernels._op import EVALUATE, LOSS, METRIC, PREDICT, TRAIN, op_of
 from fastnn.kernels.noise import key_of
 from fastnn.kernels.optimizers import RULES
 from fastnn.plan import Plan
@@ -47,9 +47,12 @@ class Batch(NamedTuple):
             return own[name] if name in own else row[name]
         field = name.removeprefix("grad_")
         width = int(row.fan_out if field == "out" else row.fan_in)
-        sizes = {"batch": self.size, "n": width}
+        each = width if field == "out" else width // op_of(row).per_target
+        sizes = {"batch": self.size, "n": each}
         sizes |= {d: int(row[d]) for d in ("fan_in", "fan_out", "weight_rows", "row_size")}
-        shape = [self.size * width] if dims == ("n",) else [sizes[dim] for dim in dims]
+        shape = [sizes.get(dim) or int(dim) for dim in dims]
+        if dims == ("n",):
+            shape = [self.size * width]
         if field in _PARAMS:
             start = int(row[field])
             if field == "bias" and row.tail == 0:
@@ -115,7 +118,7 @@ def differentiate(
     for row in plan[plan.layer == LOSS]:
         batch.array(row, "grad_out", ("batch",))[...] = 1 / batch.size
     for row in plan[first:][::-1]:
-        if row.when & TRAIN:
+        if row.when & TRAIN and row.layer != METRIC:
             run("backward", row, batch)
     for row in plan:
         run("gradient", row, batch)

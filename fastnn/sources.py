@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn._check import number
+from fastnn.losses import Loss
 
 __all__ = ["Source", "inputs", "targets", "weights"]
 
 # bool is read as the byte that it is.
 _READABLE = "float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+_CLASSES = ("classes", "chances", "signs")  # domains whose targets may be given as class labels
 _PIECE = 1 << 20  # values that are looked at at once, so that no check doubles the memory
 
 
@@ -39,10 +41,8 @@ class Source(NamedTuple):
 
     def arrays(self, order: np.ndarray) -> dict[str, Any]:
         """Arguments of the gathering kernel, but for its output."""
-        if self.kernel == "gather_labels":
-            return {"labels": self.array, "order": order}
-        scaling = {"scale": self.scale, "offset": self.offset}
-        return {"source": self.array, "order": order, **scaling}
+        name = "labels" if self.kernel == "gather_labels" else "source"
+        return {name: self.array, "order": order, "scale": self.scale, "offset": self.offset}
 
     def taken(self, order: np.ndarray, dtype: np.dtype) -> Source:
         """These rows alone, copied into a dtype that compiled code reads."""
@@ -136,49 +136,61 @@ def inputs(
 
 
 def targets(
-    value: Any, dtype: np.dtype, samples: int, fan_out: int, out: int, domain: str
+    value: Any, dtype: np.dtype, samples: int, fan_out: int, out: int, loss: Loss
 ) -> Source:
     """Check ``y`` and describe it as the source of the target region of ``work``.
 
     Parameters
     ----------
     value : array-like
-        Class labels (n,), or numbers (n, fan_out); (n,) too where ``fan_out`` is 1.
+        Class labels (n,), or numbers (n, targets); (n,) too where there is one target. There
+        are as many targets as outputs, but for losses that take several outputs for each.
     dtype : numpy.dtype
         Of the network.
     samples, fan_out : int
         Rows of ``x``, and width of the output.
     out : int
         Offset of the target in ``work``.
-    domain : {"classes", "chances", "numbers"}
-        What the loss takes.
+    loss : Loss
+        What it takes as targets, and how they are smoothed.
 
     Raises
     ------
     TypeError, ValueError
         If it does not fit the input, the output or the loss.
     """
-    array = _plain("y", value)
+    array, domain = _plain("y", value), loss.op.targets
     if len(array) != samples:
         raise ValueError(f"x and y must have as many rows, got {samples} and {len(array)}")
+    width = fan_out // loss.op.per_target
     column = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
-    labels = column and fan_out > 1 and (domain != "numbers" or array.dtype.kind in "iu")
-    if not (labels or array.shape == (samples, fan_out) or (column and fan_out == 1)):
-        shapes = f"(n, {fan_out}) or {'labels ' if fan_out > 1 else ''}(n,)"
-        raise ValueError(f"y must have shape {shapes}, got {array.dtype} {array.shape}")
+    classes = domain in _CLASSES or (domain == "numbers" and array.dtype.kind in "iu")
+    labels = column and width > 1 and classes and width == fan_out
+    if not (labels or array.shape == (samples, width) or (column and width == 1)):
+        other = "labels (n,)" if width == fan_out > 1 and domain != "counts" else "(n,)"
+        shapes = f"(n, {width}) or {other}" if width == 1 or other != "(n,)" else f"(n, {width})"
+        each = "" if width == fan_out else f" for the {fan_out} outputs of {loss.name}"
+        raise ValueError(f"y must have shape {shapes}{each}, got {array.dtype} {array.shape}")
     array = array.reshape(-1, 1) if array.ndim == 1 else array
     check_finite("y", array, dtype)
+    smoothing = loss.label_smoothing
+    scale, offset = 1 - smoothing, smoothing / (width if domain == "classes" else 2)
     if labels:
         _check_labels(array, fan_out)
-        return Source(array, "gather_labels", out, fan_out)
-    if domain == "classes" and fan_out == 1:
+        scale, offset = (2, -1) if domain == "signs" else (scale, offset)
+        return Source(array, "gather_labels", out, width, scale, offset)
+    if domain == "classes" and width == 1:
         raise ValueError(
-            "cross_entropy needs an output for each class, got 1 output; "
+            f"{loss.name} needs an output for each class, got 1 output; "
             "for yes or no, use a sigmoid output with binary_cross_entropy"
         )
-    if domain != "numbers":
+    if domain == "signs":
+        scale, offset = _signs(array)
+    elif domain == "counts":
+        _check_counts(array)
+    elif domain != "numbers":
         _check_domain(array, domain)
-    return Source(array, "gather_rows", out, fan_out)
+    return Source(array, "gather_rows", out, width, scale, offset)
 
 
 def weights(
@@ -274,3 +286,21 @@ def _check_domain(array: np.ndarray, domain: str) -> None:
                 f"y must be one-hot or probabilities that sum to 1 in each row, "
                 f"got a sum of {sums[row]:g} in row {row}"
             )
+
+
+def _check_counts(array: np.ndarray) -> None:
+    if array.min() < 0:
+        raise ValueError(f"y must hold counts or rates from 0 for this loss, got {array.min()}")
+
+
+def _signs(array: np.ndarray) -> tuple[float, float]:
+    """Scale and offset that turn targets of two values into -1 and 1."""
+    below = array == -1
+    wrong = ~(below | (array == 0) | (array == 1))
+    if wrong.any():
+        raise ValueError(f"y must hold 0 and 1, or -1 and 1, for this loss, got {array[wrong][0]}")
+    if below.any():
+        if (array == 0).any():
+            raise ValueError("y must hold 0 and 1, or -1 and 1, for this loss, got -1, 0 and 1")
+        return 1, 0
+    return (2, -1) if (array == 0).any() else (1, 0)

@@ -31,7 +31,7 @@ class History:
     Attributes
     ----------
     history : dict of str to list of float
-        ``loss``, the metric of the loss (``accuracy``), and both with ``val_`` in front if
+        ``loss``, the metric (``accuracy``), and both with ``val_`` in front if
         there was validation data; one number for each epoch. Training figures are means
         over the epoch's samples, each taken before the update that its batch made. Where
         layers have penalties, ``loss`` includes them, and ``data_loss`` and
@@ -189,6 +189,11 @@ class Reporter:
             self.output.flush()
 
 
+def figure(name: str, total: Any, rows: int) -> Any:
+    """A loss or a metric, from its sum over the rows: their mean, or the root of that."""
+    return np.sqrt(total / rows) if name == "rmse" else total / rows
+
+
 def run(
     *,
     train: Callable[[Slice, np.ndarray], int],
@@ -240,10 +245,10 @@ def run(
     stop = False
 
     def means(sums: np.ndarray, rows: int) -> dict[str, Any]:
-        values = {"loss": (sums[0] + sums[2]) / rows, metric: sums[1] / rows}
+        values = {"loss": sums[0] + sums[2], metric: sums[1]}
         if penalized:
-            values |= {"data_loss": sums[0] / rows, "regularization_loss": sums[2] / rows}
-        return {name: value.tolist() for name, value in values.items() if name}
+            values |= {"data_loss": sums[0], "regularization_loss": sums[2]}
+        return {name: figure(name, value, rows).tolist() for name, value in values.items() if name}
 
     try:
         for piece in slices(samples, batch_size, epochs, rng, pace, whole_epochs):

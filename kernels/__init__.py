@@ -1,9 +1,9 @@
 """Numba kernels of fastnn, each beside its numpy reference. Import as ``fastnn.kernels``.
 
 Read in this order: ``dense``, ``activations``, ``rectifiers``, ``losses``, ``cross_entropies``,
-``metrics``, ``optimizers``, ``adam`` (what is computed), ``run`` (in what order), ``_op`` and
-``_kernel`` (how an op finds its arrays and a kernel its reference), ``gemm`` and ``_tile`` (why
-it is fast).
+``likelihoods``, ``metrics``, ``optimizers``, ``adam`` (what is computed), ``run`` (in what
+order), ``_op`` and ``_kernel`` (how an op finds its arrays and a kernel its reference), ``gemm``
+and ``_tile`` (why it is fast).
 
 The contract of every kernel: outputs come last, are given, C-contiguous, and
 are overwritten; inputs are never touched; only optimizers write in place, and
@@ -25,6 +25,7 @@ from . import (
     embedding,
     gather,
     gemm,
+    likelihoods,
     losses,
     metrics,
     noise,
@@ -44,6 +45,7 @@ __all__ = [
     "embedding",
     "gather",
     "gemm",
+    "likelihoods",
     "losses",
     "metrics",
     "noise",

@@ -102,6 +102,16 @@ if JIT:
         return types.Array(base.dtype, 2, "C")(base, types.intp, types.intp, types.intp), generate
 
     @intrinsic
+    def cube(typing, base, offset, rows, columns, depth):
+        """View (rows, columns, depth) of the elements from ``base[offset]`` on."""
+
+        def generate(context, builder, signature, args):
+            data = builder.gep(args[0], [args[1]])
+            return _borrowed(context, builder, signature.return_type, data, [*args[2:]], None)
+
+        return types.Array(base.dtype, 3, "C")(base, *[types.intp] * 4), generate
+
+    @intrinsic
     def strided(typing, address, item, rows, columns, row_stride, column_stride):
         """Read-only view of memory at an address; strides are bytes, ``item`` lends its dtype."""
 
@@ -160,6 +170,11 @@ else:
     def matrix(base, offset, rows, columns):
         """View (rows, columns) of the elements from ``base[offset]`` on."""
         return base.view(int(offset), int(rows * columns)).reshape(rows, columns)
+
+    def cube(base, offset, rows, columns, depth):
+        """View (rows, columns, depth) of the elements from ``base[offset]`` on."""
+        size = int(rows * columns * depth)
+        return base.view(int(offset), size).reshape(rows, columns, depth)
 
     def strided(address, item, rows, columns, row_stride, column_stride):
         """View of the memory at an address; strides are bytes, ``item`` lends its dtype."""

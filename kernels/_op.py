@@ -67,6 +67,10 @@ OP = np.dtype(
         ("alpha", np.float64),  # slope below zero: of leaky_relu, or of a rectifier that a dense
         # layer applies itself, 1 where it applies none; elu's floor is -alpha
         ("alpha_x", np.float64),  # likewise of the one that the layer before it has applied
+        ("delta", np.float64),  # of huber: the error from which on the loss is a straight line
+        ("quantile", np.float64),  # of quantile: the share of targets to lie below the output
+        ("threshold", np.float64),  # of binary_accuracy: what lies between no and yes
+        ("top", np.int64),  # of top_k_accuracy: how many of the largest outputs count
     ],
     align=True,
 )
@@ -225,6 +229,7 @@ class Op(NamedTuple):
     gradient: Callable | None
     targets: str
     metric: str
+    per_target: int
 
 
 OPS: dict[str, Op] = {}
@@ -239,6 +244,7 @@ def op(
     gradient: Callable | None = None,
     targets: str = "",
     metric: str = "",
+    per_target: int = 1,
 ) -> None:
     """Name the functions of an op so that a plan can hold it.
 
@@ -254,14 +260,17 @@ def op(
         Where the name may be used.
     forward, backward, gradient : callable
         Functions ``(op, net, lo, hi)``; see the module's docstring.
-    targets : {"classes", "chances", "numbers"}
-        Of a loss: rows that sum to 1, values from 0 to 1, or any numbers.
+    targets : {"classes", "chances", "signs", "counts", "numbers"}
+        Of a loss: rows that sum to 1, values from 0 to 1, values -1 and 1, values from 0,
+        or any numbers.
     metric : str
         Of a loss: the op that says in plain terms how good the output is.
+    per_target : int
+        Of a loss: outputs that it takes for each target.
     """
     if name in OPS:
         raise TypeError(f"{name}: an op of this name is registered already")
-    OPS[name] = Op(name, len(OPS), role, forward, backward, gradient, targets, metric)
+    OPS[name] = Op(name, len(OPS), role, forward, backward, gradient, targets, metric, per_target)
 
 
 def op_of(row: Any) -> Op:

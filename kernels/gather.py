@@ -70,17 +70,23 @@ def sample_labels(arguments, rng):
 
 
 @kernel(
-    "labels(n,1) order(batch) out(batch,classes) -> out",
-    reference=lambda labels, order, out: np.eye(out.shape[1])[labels[order, 0].astype(int)],
+    "labels(n,1) order(batch) scale() offset() out(batch,classes) -> out",
+    reference=lambda labels, order, scale, offset, out: (
+        np.eye(out.shape[1])[labels[order, 0].astype(int)] * scale + offset
+    ),
     sample=sample_labels,
 )
-def gather_labels(labels, order, out):
-    """``out[b]`` is all 0 but for a 1 in the column ``labels[order[b]]``."""
+def gather_labels(labels, order, scale, offset, out):
+    """``out[b]`` is all ``offset``, but ``scale + offset`` in the column ``labels[order[b]]``.
+
+    One-hot rows are those of scale 1 and offset 0; others smooth the labels.
+    """
+    no, yes = out.dtype.type(offset), out.dtype.type(scale + offset)
     flat = vector(pointer(out), 0, out.size)
     for i in range(flat.size):
-        flat[i] = 0
+        flat[i] = no
     for b in range(order.size):
-        out[b, int(labels[order[b], 0])] = 1
+        out[b, int(labels[order[b], 0])] = yes
 
 
 @part(inline=True)
@@ -108,9 +114,11 @@ def numbers(source, net, lo, hi):
 
 
 def labels(source, net, lo, hi):
-    """Gather the batch rows ``lo..hi`` of an array of class labels, as one-hot rows."""
+    """Gather the batch rows ``lo..hi`` of an array of class labels, as rows."""
     gather_labels(
         source_view(source),
         vector(net.order, lo, hi - lo),
+        source.scale,
+        source.offset,
         rows(net, net.work, source.out, source.width, lo, hi),
     )

@@ -6,13 +6,16 @@ mean by a row's loss, 1 / batch times the row's weight where it has one, so a
 ``backward`` gives the derivative of the mean.
 
 ``target`` always has the shape of the output: class labels have been turned
-into one-hot rows where the batch was gathered.
+into rows, one-hot or smoothed, where the batch was gathered.
 """
 
 import numpy as np
 
 from ._kernel import SUMS, kernel, part
 from ._op import op, row_values, rows
+from .elementary import exp_value, log1p_value, tanh_value
+
+LOG_2 = np.log(2.0)
 
 
 @part(inline=True)
@@ -168,6 +171,265 @@ def mae_grad(op, net, lo, hi):
 
 
 op("mae", "loss", forward=mae, backward=mae_grad, targets="numbers")
+
+
+# huber: a parabola near the target, a straight line beyond delta
+
+
+def huber_reference(x, target, delta):
+    error = np.abs(x - target)
+    return np.where(error <= delta, error**2 / 2, delta * (error - delta / 2)).mean(axis=1)
+
+
+@kernel(
+    "x(batch,n) target(batch,n) delta() out(batch) -> out",
+    reference=huber_reference,
+    fastmath=SUMS,
+)
+def huber_forward(x, target, delta, out):
+    """``out = mean of error**2 / 2``, beyond delta of ``delta * (|error| - delta / 2)``.
+
+    Both are ``e * (error - e / 2)`` with the error clipped to e. Source: Huber (1964),
+    "Robust estimation of a location parameter".
+    """
+    batch, n = x.shape
+    most, half = x.dtype.type(delta), x.dtype.type(0.5)
+    for b in range(batch):
+        loss = x.dtype.type(0)
+        for c in range(n):
+            error = x[b, c] - target[b, c]
+            e = clipped(error, most)
+            loss += e * (error - half * e)
+        out[b] = loss / x.dtype.type(n)
+
+
+@part(inline=True)
+def clipped(value, most):
+    """The value, no further from 0 than ``most``; NaN stays NaN."""
+    return most if value > most else -most if value < -most else value
+
+
+@kernel(
+    "x(batch,n) target(batch,n) delta() grad_out(batch) grad_x(batch,n) -> grad_x",
+    reference=lambda x, target, delta, grad_out: (
+        np.clip(x - target, -delta, delta) * (grad_out[:, None] / x.shape[1])
+    ),
+)
+def huber_backward(x, target, delta, grad_out, grad_x):
+    """``grad_x = the error clipped to delta * grad_out / n``."""
+    batch, n = x.shape
+    most = x.dtype.type(delta)
+    for b in range(batch):
+        weight = grad_out[b] / x.dtype.type(n)
+        for c in range(n):
+            grad_x[b, c] = clipped(x[b, c] - target[b, c], most) * weight
+
+
+def huber(op, net, lo, hi):
+    """Forward."""
+    x, target, out = forward_views(op, net, lo, hi)
+    huber_forward(x, target, op.delta, out)
+
+
+def huber_grad(op, net, lo, hi):
+    """Backward."""
+    x, target, grad_out, grad_x = backward_views(op, net, lo, hi)
+    huber_backward(x, target, op.delta, grad_out, grad_x)
+
+
+op("huber", "loss", forward=huber, backward=huber_grad, targets="numbers")
+
+
+# log_cosh: as huber, but smooth
+
+
+def log_cosh_reference(x, target):
+    error = x - target
+    return (np.logaddexp(error, -error) - np.log(2)).mean(axis=1)
+
+
+@kernel(
+    "x(batch,n) target(batch,n) out(batch) -> out",
+    reference=log_cosh_reference,
+    fastmath=SUMS,
+)
+def log_cosh_forward(x, target, out):
+    """``out = mean of log(cosh(x - target))``.
+
+    Written as ``-log(1 - tanh(e)**2) / 2`` near 0, where the loss is small and keeps its
+    digits, and as ``|e| + log(1 + exp(-2 |e|)) - log 2`` elsewhere, where cosh overflows.
+    """
+    batch, n = x.shape
+    one, two, half = x.dtype.type(1), x.dtype.type(2), x.dtype.type(0.5)
+    log_2 = x.dtype.type(LOG_2)
+    for b in range(batch):
+        loss = x.dtype.type(0)
+        for c in range(n):
+            error = abs(x[b, c] - target[b, c])
+            t = tanh_value(error)
+            near = half * log1p_value(-t * t)
+            far = error + log1p_value(exp_value(-two * error)) - log_2
+            loss += -near if error < one else far
+        out[b] = loss / x.dtype.type(n)
+
+
+@kernel(
+    "x(batch,n) target(batch,n) grad_out(batch) grad_x(batch,n) -> grad_x",
+    reference=lambda x, target, grad_out: np.tanh(x - target) * (grad_out[:, None] / x.shape[1]),
+)
+def log_cosh_backward(x, target, grad_out, grad_x):
+    """``grad_x = tanh(x - target) * grad_out / n``."""
+    batch, n = x.shape
+    for b in range(batch):
+        weight = grad_out[b] / x.dtype.type(n)
+        for c in range(n):
+            grad_x[b, c] = tanh_value(x[b, c] - target[b, c]) * weight
+
+
+def log_cosh(op, net, lo, hi):
+    """Forward."""
+    log_cosh_forward(*forward_views(op, net, lo, hi))
+
+
+def log_cosh_grad(op, net, lo, hi):
+    """Backward."""
+    log_cosh_backward(*backward_views(op, net, lo, hi))
+
+
+op("log_cosh", "loss", forward=log_cosh, backward=log_cosh_grad, targets="numbers")
+
+
+# quantile: least where a given share of the targets lies below the output
+
+
+def quantile_reference(x, target, quantile):
+    below = target - x  # what the output lies below the target
+    return np.where(below >= 0, quantile * below, (quantile - 1) * below).mean(axis=1)
+
+
+def quantile_backward_reference(x, target, quantile, grad_out):
+    slope = np.where(x > target, 1 - quantile, np.where(x < target, -quantile, x - target))
+    return slope * (grad_out[:, None] / x.shape[1])
+
+
+@kernel(
+    "x(batch,n) target(batch,n) quantile() out(batch) -> out",
+    reference=quantile_reference,
+    fastmath=SUMS,
+)
+def quantile_forward(x, target, quantile, out):
+    """``out = mean of quantile * (target - x)``, of ``(1 - quantile) * (x - target)`` above.
+
+    Also called the pinball loss. Source: Koenker and Bassett (1978), "Regression quantiles".
+    """
+    batch, n = x.shape
+    under, over = x.dtype.type(quantile), x.dtype.type(1 - quantile)
+    for b in range(batch):
+        loss, zero = x.dtype.type(0), x.dtype.type(0)
+        for c in range(n):
+            error = x[b, c] - target[b, c]
+            loss += over * error if error > zero else -under * error
+        out[b] = loss / x.dtype.type(n)
+
+
+@kernel(
+    "x(batch,n) target(batch,n) quantile() grad_out(batch) grad_x(batch,n) -> grad_x",
+    reference=quantile_backward_reference,
+)
+def quantile_backward(x, target, quantile, grad_out, grad_x):
+    """``grad_x = -quantile * grad_out / n`` below the target, ``1 - quantile`` above, 0 on it."""
+    batch, n = x.shape
+    zero = x.dtype.type(0)
+    for b in range(batch):
+        weight = grad_out[b] / x.dtype.type(n)
+        under, over = -weight * x.dtype.type(quantile), weight * x.dtype.type(1 - quantile)
+        for c in range(n):
+            error = x[b, c] - target[b, c]  # left over at the end: 0 or NaN
+            grad_x[b, c] = over if error > zero else under if error < zero else error
+
+
+def quantile(op, net, lo, hi):
+    """Forward."""
+    x, target, out = forward_views(op, net, lo, hi)
+    quantile_forward(x, target, op.quantile, out)
+
+
+def quantile_grad(op, net, lo, hi):
+    """Backward."""
+    x, target, grad_out, grad_x = backward_views(op, net, lo, hi)
+    quantile_backward(x, target, op.quantile, grad_out, grad_x)
+
+
+op("quantile", "loss", forward=quantile, backward=quantile_grad, targets="numbers")
+
+
+# hinge: nothing to pay for an output on the right side of 0 and 1 or more away from it
+
+
+def with_signs(arguments, rng):
+    """Arguments whose targets are -1 or 1."""
+    target = arguments["target"]
+    target[...] = rng.choice([-1, 1], target.shape)
+    return arguments
+
+
+@kernel(
+    "x(batch,n) target(batch,n) out(batch) -> out",
+    reference=lambda x, target: np.maximum(1 - target * x, 0).mean(axis=1),
+    sample=with_signs,
+    fastmath=SUMS,
+)
+def hinge_forward(x, target, out):
+    """``out = mean of max(1 - target * x, 0)``, targets being -1 or 1.
+
+    Source: Cortes and Vapnik (1995), "Support-vector networks".
+    """
+    batch, n = x.shape
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for b in range(batch):
+        loss = zero
+        for c in range(n):
+            short = one - target[b, c] * x[b, c]
+            loss += zero if short <= zero else short
+        out[b] = loss / x.dtype.type(n)
+
+
+@kernel(
+    "x(batch,n) target(batch,n) grad_out(batch) grad_x(batch,n) -> grad_x",
+    reference=lambda x, target, grad_out: (
+        np.where(target * x >= 1, 0, -target) * (grad_out[:, None] / x.shape[1])
+    ),
+    sample=with_signs,
+)
+def hinge_backward(x, target, grad_out, grad_x):
+    """``grad_x = -target * grad_out / n`` where ``target * x < 1``, 0 elsewhere."""
+    batch, n = x.shape
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for b in range(batch):
+        weight = grad_out[b] / x.dtype.type(n)
+        for c in range(n):
+            t = target[b, c]
+            grad_x[b, c] = zero if t * x[b, c] >= one else -t * weight
+
+
+def hinge(op, net, lo, hi):
+    """Forward."""
+    hinge_forward(*forward_views(op, net, lo, hi))
+
+
+def hinge_grad(op, net, lo, hi):
+    """Backward."""
+    hinge_backward(*backward_views(op, net, lo, hi))
+
+
+op(
+    "hinge",
+    "loss",
+    forward=hinge,
+    backward=hinge_grad,
+    targets="signs",
+    metric="binary_accuracy",
+)
 
 
 # weighted: what a row's loss counts, whichever loss it is

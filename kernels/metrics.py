@@ -1,4 +1,9 @@
-"""Metrics: one number for each row of the batch; no gradient flows back from them."""
+"""Metrics: one number for each row of the batch; no gradient flows back from them.
+
+A loss can stand in the place of a metric too.
+"""
+
+import numpy as np
 
 from ._kernel import SUMS, kernel
 from ._op import op
@@ -34,15 +39,15 @@ op("categorical_accuracy", "metric", forward=categorical_accuracy)
 
 
 @kernel(
-    "x(batch,n) target(batch,n) out(batch) -> out",
-    reference=lambda x, target: ((x > 0.5) == (target > 0.5)).mean(axis=1),
+    "x(batch,n) target(batch,n) threshold() out(batch) -> out",
+    reference=lambda x, target, threshold: ((x > threshold) == (target > threshold)).mean(axis=1),
     sample=with_chances,
     fastmath=SUMS,
 )
-def binary_accuracy_forward(x, target, out):
-    """``out = share of the outputs on the target's side of one half``."""
+def binary_accuracy_forward(x, target, threshold, out):
+    """``out = share of the outputs on the target's side of the threshold``."""
     batch, n = x.shape
-    half = x.dtype.type(0.5)
+    half = x.dtype.type(threshold)
     for b in range(batch):
         right = x.dtype.type(0)
         for c in range(n):
@@ -52,7 +57,49 @@ def binary_accuracy_forward(x, target, out):
 
 def binary_accuracy(op, net, lo, hi):
     """Forward."""
-    binary_accuracy_forward(*forward_views(op, net, lo, hi))
+    x, target, out = forward_views(op, net, lo, hi)
+    binary_accuracy_forward(x, target, op.threshold, out)
 
 
 op("binary_accuracy", "metric", forward=binary_accuracy)
+
+
+def top_k_accuracy_reference(x, target, top):
+    true = target.argmax(axis=1)[:, None]
+    score = np.take_along_axis(x, true, axis=1)
+    before = (x > score) | ((x == score) & (np.arange(x.shape[1]) < true))
+    return (before.sum(axis=1) < top).astype(x.dtype)
+
+
+def with_top(arguments, rng):
+    """A classifier's arguments, and how many outputs count."""
+    arguments["top"] = int(rng.integers(1, arguments["x"].shape[1] + 1))
+    return with_labels(arguments, rng)
+
+
+@kernel(
+    "x(batch,n) target(batch,n) top() out(batch) -> out",
+    reference=top_k_accuracy_reference,
+    sample=with_top,
+)
+def top_k_accuracy_forward(x, target, top, out):
+    """``out = 1 where the largest target is among the top outputs``, the first of equals."""
+    batch, n = x.shape
+    for b in range(batch):
+        true, truest = 0, target[b, 0]
+        for c in range(1, n):
+            if target[b, c] > truest:
+                true, truest = c, target[b, c]
+        before, score = 0, x[b, true]
+        for c in range(n):
+            before += x[b, c] > score or (x[b, c] == score and c < true)
+        out[b] = before < top
+
+
+def top_k_accuracy(op, net, lo, hi):
+    """Forward."""
+    x, target, out = forward_views(op, net, lo, hi)
+    top_k_accuracy_forward(x, target, op.top, out)
+
+
+op("top_k_accuracy", "metric", forward=top_k_accuracy)

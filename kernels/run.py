@@ -129,7 +129,7 @@ def scores(plan, net):
             values = vector(net.work, plan[i].out * net.capacity, net.batch)
             total = 0.0
             for b in range(net.batch):
-                total += values[b]
+                total += float(values[b])  # without the compiler a float32 would take over
             if plan[i].layer == LOSS:
                 loss = total
             else:

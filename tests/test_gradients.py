@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
+from fastnn import losses
 from fastnn.kernels._kernel import JIT
 from fastnn.kernels._op import OPS
 
 EPS = 1e-5
 ACTIVATIONS = [op.name for op in OPS.values() if op.role == "activation" and op.backward]
 # Losses on probabilities take outputs that are probabilities.
-PROBABLE = {"cross_entropy": ["softmax", "sigmoid"], "binary_cross_entropy": ["softmax", "sigmoid"]}
-LOSSES = [
-    op.name
-    for op in OPS.values()
-    if op.role == "loss" and not op.name.startswith(tuple(f"{a}_" for a in ACTIVATIONS))
-]
+PROBABLE = dict.fromkeys(
+    ("cross_entropy", "binary_cross_entropy", "kl_divergence", "poisson"), ("softmax", "sigmoid")
+)
+LOSSES = losses.known()
 ENDINGS = [(a, loss) for loss in LOSSES for a in PROBABLE.get(loss, ACTIVATIONS)]
 
 
@@ -25,7 +24,7 @@ def network(hidden, output, loss, seed, backend="compiled"):
     layers = [
         fnn.Activation("leaky_relu", alpha=0.3),
         fnn.Dense(4, hidden, **options),
-        fnn.Dense(3, **options),
+        fnn.Dense(3 * losses.get(loss).op.per_target, **options),
         fnn.Activation(output),
     ]
     return fnn.Network(
@@ -36,13 +35,18 @@ def network(hidden, output, loss, seed, backend="compiled"):
 def data(loss, seed):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((5, 3))
-    if loss == "cross_entropy":
-        y = rng.dirichlet(np.ones(3), 5)
-    elif loss == "binary_cross_entropy":
-        y = rng.integers(0, 2, (5, 3)).astype(float)
-    else:
-        y = rng.standard_normal((5, 3))
-    return x, y
+    return x, targets_of(losses.get(loss), rng, (5, 3))
+
+
+def targets_of(loss, rng, shape):
+    """Random targets of the kind that a loss takes."""
+    return {
+        "classes": lambda: rng.dirichlet(np.ones(shape[1]), shape[0]),
+        "chances": lambda: rng.integers(0, 2, shape).astype(float),
+        "signs": lambda: rng.choice([-1.0, 1.0], shape),
+        "counts": lambda: rng.poisson(2.0, shape).astype(float),
+        "numbers": lambda: rng.standard_normal(shape),
+    }[loss.op.targets]()
 
 
 def differences(net, x, y):

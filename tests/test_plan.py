@@ -107,7 +107,27 @@ NETWORKS = {
         4,
         "labels",
     ),
+    "smoothed": (
+        lambda: [D(9, "tanh"), D(4, "softmax")],
+        fnn.losses.CrossEntropy(label_smoothing=0.2),
+        2,
+        "labels",
+    ),
+    "robust": (lambda: [D(5, "tanh"), D(3)], fnn.losses.Huber(0.3), 4, "numbers"),
+    "log cosh": (lambda: [D(5, "tanh"), D(3)], "log_cosh", 4, "numbers"),
+    "a quantile": (lambda: [D(5, "tanh"), D(2)], fnn.losses.Quantile(0.9), 4, "numbers"),
+    "a margin": (lambda: [D(6, "tanh"), D(1)], "hinge", 3, "bits"),
+    "margins": (lambda: [D(6, "tanh"), D(3)], "hinge", 3, "labels"),
+    "rates": (lambda: [D(6, "tanh"), D(2, "sigmoid")], "poisson", 3, "counts"),
+    "spreads": (lambda: [D(6, "tanh"), D(6)], "gaussian_nll", 3, "numbers"),
+    "divergence": (lambda: [D(5, "tanh"), D(3, "softmax")], "kl_divergence", 3, "rows"),
+    "top": (lambda: [D(6, "tanh"), D(7, "softmax")], "cross_entropy", 3, "labels"),
+    "root": (lambda: [D(6, "tanh"), D(2)], "mae", 3, "numbers"),
 }
+TARGETS = ("classes", "chances", "signs", "counts", "numbers")
+METRICS = {"top": "top_3_accuracy", "root": "rmse"}
+if "exponential" in OPS:
+    NETWORKS["log rates"] = (lambda: [D(6, "tanh"), D(2, "exponential")], "poisson", 3, "counts")
 OPTIMIZERS = {
     "sgd": lambda: fnn.SGD(0.05, decay=1e-3),
     "momentum": lambda: fnn.SGD(0.02, momentum=0.9),
@@ -135,12 +155,14 @@ PAIRS = [
 def build(name, optimizer="adam", **options):
     layers, loss, width, kind = NETWORKS[name]
     options = {"dtype": "float64", "seed": 1, "input_shape": (width,), **options}
+    options["metric"] = METRICS.get(name, "accuracy")
     net = Recorded(layers(), loss=loss, optimizer=OPTIMIZERS[optimizer](), **options)
     rng = np.random.default_rng(7)
     x = rng.standard_normal((50, width))
     x = rng.integers(0, 11, x.shape).astype(float) if name == "categories" else x
-    classes = net.plan.fan_out
+    classes = net.plan.fan_out // net.plan.loss.per_target
     y = {
+        "counts": lambda: rng.poisson(2, (50, classes)),
         "numbers": lambda: rng.standard_normal((50, classes)),
         "labels": lambda: rng.integers(0, classes, 50),
         "rows": lambda: rng.dirichlet(np.ones(classes), 50),
@@ -246,7 +268,8 @@ def test_regions_do_not_overlap(name):
     regions = {(int(r.out), int(r.out + r.fan_out)) for r in plan.rows}
     regions |= {(int(r.kept), int(r.kept + r.fan_in)) for r in plan.rows if r.kept}
     regions |= {(i, i + 1) for i in (plan.sample_weight, plan.weighted_loss)}
-    regions = sorted([(0, plan.fan_in), (plan.target, plan.target + plan.fan_out), *regions])
+    targets = plan.fan_out // plan.loss.per_target
+    regions = sorted([(0, plan.fan_in), (plan.target, plan.target + targets), *regions])
     assert all(end <= start for (_, end), (start, _) in pairwise(regions))
     assert regions[-1][1] == plan.row_size
 
@@ -263,7 +286,7 @@ def test_every_op_has_its_kernels_and_every_rule_its_step():
         assert (op.backward is not None) == (f"{op.name}_backward" in KERNELS)
         assert (op.gradient is not None) == (f"{op.name}_gradient" in KERNELS)
         assert op.role in ("layer", "activation", "loss", "weights", "metric")
-        assert op.role != "loss" or op.targets in ("classes", "chances", "numbers")
+        assert op.role != "loss" or op.targets in TARGETS
         assert not op.metric or OPS[op.metric].role == "metric"
     assert all(f"{rule}_step" in KERNELS for rule in RULES)
     assert {optimizer().rule for optimizer in OPTIMIZERS.values()} == set(RULES)
