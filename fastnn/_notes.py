@@ -114,7 +114,6 @@ _ACTIVATIONS = {
         "chapter 1, Perceptrons",
         ("Its derivative is 0 wherever there is one: gradient descent learns nothing through it.",),
     ),
-    "prelu": Note(mistakes=(_NAN, "Its slopes are parameters; a penalty pulls them to 0, to relu")),
 }
 
 _LOSSES = {
@@ -199,13 +198,16 @@ _LOSSES = {
     ),
 }
 
+_SHARES = ("A class that is never said, or never there, divides 0 by 0: say what that counts as.",)
 _METRICS = {
+    "accuracy": Note("chapter 5, Accuracy calculation; chapter 18", "chapter 1"),
     "categorical_accuracy": Note(
         "chapter 5, Accuracy calculation",
         "chapter 1",
         ("Weigh batches by their rows: a mean of batch means counts a short last batch too much.",),
     ),
-    "binary_accuracy": Note("chapter 16", ""),
+    "binary_accuracy": Note("chapter 16", "", ("An output of exactly 0.5 counts as no.",)),
+    "top_k_accuracy": Note(mistakes=("Equal outputs must not all count as among the largest.",)),
     "regression_accuracy": Note(
         "chapter 17, Accuracy",
         "",
@@ -215,10 +217,21 @@ _METRICS = {
             "Divide by values, not by rows: nnfs's can print 3.0 for three outputs.",
         ),
     ),
-    "top_k_accuracy": Note(),
-    "mae_metric": Note("chapter 17", ""),
     "rmse": Note(mistakes=("The root of the mean, not the mean of the batches' roots.",)),
     "r2": Note(mistakes=("The mean in the denominator is that of all targets, not of a batch.",)),
+    "confusion_matrix": Note(mistakes=("Rows are the truth, columns what was said; some swap.",)),
+    "precision": Note(mistakes=_SHARES),
+    "recall": Note(mistakes=_SHARES),
+    "f1": Note(mistakes=_SHARES),
+    "auc": Note(mistakes=("Equal scores count half: how they are sorted must not matter.",)),
+    "log_loss": Note(
+        "chapters 5 and 16, as losses",
+        "chapter 3",
+        (
+            "It takes probabilities: of those that were rounded to 0 it can only say inf. The loss "
+            "cross_entropy, from logits, is exact.",
+        )
+    ),
 }
 
 _OPTIMIZERS = {
@@ -298,7 +311,6 @@ _INITIALIZERS = {
             "(Nielsen, chapter 3).",
         ),
     ),
-    "uniform": Note(),
     "truncated_normal": Note(
         mistakes=(
             "Cutting at two deviations makes the deviation 0.88 of what was asked; scaled variants "
@@ -320,7 +332,6 @@ _INITIALIZERS = {
         "chapter 3, Weight initialization: his default, with biases from N(0, 1)",
         (_SCALED, "network3 of chapter 6 divides by fan_out instead."),
     ),
-    "lecun_uniform": Note("", "", (_SCALED,)),
 }
 
 _LAYERS = {

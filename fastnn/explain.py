@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from fastnn import initializers, losses, optimizers
+from fastnn import initializers, losses, metrics, optimizers
 from fastnn._check import one_of
 from fastnn._notes import NOTES, Note
 from fastnn.kernels._kernel import KERNELS, Kernel
@@ -68,6 +68,8 @@ def topics() -> dict[str, Topic]:
         rules = named_in(optimizer.rule.fget, RULES)  # type: ignore[attr-defined]
         own = tuple(r for r in rules if r == name or r not in optimizers.OPTIMIZERS)
         found[name] = Topic("optimizer", optimizer, own)
+    for name in metrics.__all__:
+        found.setdefault(name, Topic("metric", getattr(metrics, name)))  # mae and mse: the losses
     for name in initializers.__all__:
         thing = getattr(initializers, name)
         if inspect.isfunction(thing) and name not in ("get", "default_for"):

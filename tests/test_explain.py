@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import fastnn as fnn
-from fastnn import cli, initializers, layers, optimizers
+from fastnn import cli, initializers, layers, losses, metrics, optimizers
 from fastnn._notes import NOTES
 from fastnn.explain import fused_ops, page, topics
 from fastnn.kernels._kernel import KERNELS
@@ -17,7 +17,10 @@ CLASSES = [
     for name, thing in vars(fnn).items()
     if inspect.isclass(thing) and issubclass(thing, (layers.Layer, optimizers.Optimizer))
 ]
-REGISTERED = [*OPS, *RULES, *optimizers.OPTIMIZERS, *initializers.INITIALIZERS, *CLASSES]
+REGISTERED = [
+    *(*OPS, *RULES, *optimizers.OPTIMIZERS, *initializers.INITIALIZERS, *CLASSES),
+    *(*losses.known(), *(name for name in losses.__all__ if name != "Loss"), *metrics.__all__),
+]
 SECTIONS = ("Formula", "In the books", "Mistakes to avoid")
 
 
@@ -41,8 +44,12 @@ def test_a_page_says_what_runs(name):
         assert reference == "<lambda>" or f"def {reference}(" in text
     assert "@kernel" not in text and "``" not in text.partition("In the books")[0]
     assert max(map(len, text.splitlines())) <= 4 + 100
-    if topic.kind in ("activation", "loss", "metric"):
+    if topic.kind in ("activation", "loss"):
         assert topic.kernels, "an op without kernels"
+
+
+def test_no_note_is_about_nothing():
+    assert set(NOTES) == set(topics())
 
 
 def test_every_op_belongs_to_a_page():
