@@ -2,7 +2,7 @@
 
 One entry for each name that `fastnn.explain` knows; a test walks the registries for names without
 one. An empty chapter means that the book does not have it. The mistakes were read in the sources
-of the books and of other libraries, or found by running them; each has a test of that name here.
+of the books and of other libraries, or found by running them.
 """
 
 from typing import NamedTuple
@@ -230,7 +230,7 @@ _METRICS = {
         (
             "It takes probabilities: of those that were rounded to 0 it can only say inf. The loss "
             "cross_entropy, from logits, is exact.",
-        )
+        ),
     ),
 }
 

@@ -109,7 +109,7 @@ def fake_mnist(folder, samples=40):
         ("demo --data", "fastnn demo: error: argument --data: expected one argument"),
         (
             "demo --data spirl",
-            "fastnn demo: error: --data must be one of spiral, digits, mnist; got 'spirl'",
+            "fastnn demo: error: --data must be one of spiral, mnist, digits; got 'spirl'",
         ),
         ("demo --seed -1", "fastnn demo: error: --seed must be at least 0, got -1"),
         ("demo --seed x", "fastnn demo: error: argument --seed: invalid int value: 'x'"),

@@ -232,7 +232,7 @@ def test_worked_examples():
     ("call", "message"),
     [
         (lambda: conventions.loss_scale("kears", "mse"), "library must be one of keras,"),
-        (lambda: conventions.loss_scale("keras", "mze"), "loss must be one of mse,"),
+        (lambda: conventions.loss_scale("keras", "msee"), "loss must be one of mse,"),
         (lambda: conventions.loss_scale("keras", "mse", 0), "outputs must be at least 1, got 0"),
         (lambda: conventions.l2_from_nielsen(-1.0, 10), "lmbda must be at least 0, got -1.0"),
         (lambda: conventions.l2_from_nielsen(1.0, 0), "samples must be at least 1, got 0"),

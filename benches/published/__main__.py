@@ -5,6 +5,7 @@ import datetime
 import json
 import multiprocessing
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -48,13 +49,12 @@ def seeds_of(row: Row, arguments) -> list[int]:
     return list(range(arguments.seeds or row.seeds))
 
 
-def trained(arguments, rows: list[Row]) -> dict[str, report.Results]:
-    """Train every row with every seed, some at once, and say what has come out."""
+def trained(arguments, rows: list[Row]) -> Iterator[report.Results]:
+    """Train every row with every seed, some at once, and give each row as soon as it is done."""
     figures: dict[str, dict[int, list[float]]] = {row.name: {} for row in rows}
     seconds: dict[str, float] = {row.name: 0.0 for row in rows}
-    found: dict[str, report.Results] = {}
     tasks = [(row, seed) for row in rows for seed in seeds_of(row, arguments)]
-    tasks.sort(key=lambda task: -task[0].epochs * max(task[0].samples, 50_000))  # longest first
+    tasks.sort(key=lambda task: -task[0].work)  # the longest first: none is left alone at the end
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, context) as pool:
         futures = {
@@ -69,47 +69,48 @@ def trained(arguments, rows: list[Row]) -> dict[str, report.Results]:
             seeds = seeds_of(row, arguments)
             if len(figures[row.name]) == len(seeds):
                 ours = zip(*(figures[row.name][seed] for seed in seeds), strict=True)
-                claims = runs.claims_of(row, arguments.quick)
-                found[row.name] = {
+                claims = zip(runs.claims_of(row, arguments.quick), ours, strict=True)
+                yield {
                     "name": row.name,
                     "source": row.source,
                     "what": report.described(row),
                     "seconds": seconds[row.name] / len(seeds),
-                    "claims": [
-                        report.judged(c, list(o)) for c, o in zip(claims, ours, strict=True)
-                    ],
+                    "claims": [report.judged(claim, list(figures)) for claim, figures in claims],
                 }
-                print(report.lines(found[row.name]), flush=True)
-    return found
 
 
-def main(argv=None):
-    arguments = parse(argv)
-    exact = []
+def exact_checks() -> list[report.Results]:
+    """What is deterministic, computed and compared."""
+    results = []
     for check in CHECKS:
         ours, same = check.result()
         print(f"{'ok' if same else 'NO'}  {check.source}: {check.printed}", flush=True)
         record = {"name": check.name, "source": check.source, "printed": check.printed}
-        exact.append(record | {"ours": ours, "pass": same})
+        results.append(record | {"ours": ours, "pass": same})
+    return results
+
+
+def main(argv=None):
+    arguments = parse(argv)
     left_out = {row.name: why for row in arguments.rows if (why := runs.lacking(row))}
     for name, why in left_out.items():
         print(f"{name}: {why}")
-    rows = trained(arguments, [row for row in arguments.rows if row.name not in left_out])
     name = "quick" if arguments.quick else "published"
     kept = arguments.out / f"{name}.json"
-    if arguments.only and not arguments.quick and kept.exists():  # the other rows stay
-        rows = json.loads(kept.read_text("utf-8"))["rows"] | rows
     results = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
-        "exact": exact,
-        "rows": report.ordered(rows),
+        "exact": exact_checks(),
+        "rows": {},
         "left_out": left_out,
     }
-    report.write(results, arguments.out, name)
-    claims = [claim["pass"] for row in rows.values() for claim in row["claims"]]
-    passed = sum(claims) + sum(check["pass"] for check in exact)
-    total = len(claims) + len(exact)
+    if arguments.only and not arguments.quick and kept.exists():  # the other rows stay
+        results["rows"] = json.loads(kept.read_text("utf-8"))["rows"]
+    for row in trained(arguments, [row for row in arguments.rows if row.name not in left_out]):
+        print(report.lines(row), flush=True)
+        results["rows"] = report.ordered(results["rows"] | {row["name"]: row})
+        report.write(results, arguments.out, name)  # at once: there may be no end
+    passed, total = report.count(results)
     print(f"{passed} of {total} published figures come out again")
     return 0 if passed == total else 1
 

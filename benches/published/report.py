@@ -84,10 +84,17 @@ def lines(found: Results) -> str:
     return "\n".join(rows)
 
 
+def count(results: Results) -> tuple[int, int]:
+    """How many figures came out again, and how many there are."""
+    claims = [claim["pass"] for row in results["rows"].values() for claim in row["claims"]]
+    claims += [check["pass"] for check in results["exact"]]
+    return sum(claims), len(claims)
+
+
 def markdown(results: Results) -> str:
     """All of it, for ``published.md`` and for the README."""
     claims = [(row, claim) for row in results["rows"].values() for claim in row["claims"]]
-    good = sum(claim["pass"] for _, claim in claims) + sum(c["pass"] for c in results["exact"])
+    good, total = count(results)
     table = [
         "| source | figure | published | ours: mean | min | max | seeds | |",
         "|---|---|--:|--:|--:|--:|--:|---|",
@@ -107,7 +114,6 @@ def markdown(results: Results) -> str:
         )
     used = dict.fromkeys(claim["rule"] for _, claim in claims)
     rules = "; ".join(f'"{rule}" {RULES[rule]}' for rule in used)
-    total = len(claims) + len(results["exact"])
     missing = "; ".join(f"{name} ({why})" for name, why in results["left_out"].items())
     parts = [
         f"{good} of {total} published figures come out again, trained on {results['machine']}, "

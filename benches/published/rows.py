@@ -6,6 +6,7 @@ with the per-epoch curves published beside its figures. "rerun" is a third party
 code where the book prints a picture only (A. J. Kumar, ajkumar-13/NNFS, posts 22 to 27).
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from fastnn import conventions
@@ -62,6 +63,13 @@ class Row(NamedTuple):
     shuffle: bool = True
     watch: tuple[str, ...] = ()  # sets that are measured: after every epoch, or only at the end
     every_epoch: bool = False
+
+    @property
+    def work(self) -> float:
+        """About how long it takes: multiplications, and what a batch costs beside them."""
+        rows = self.samples or 60_000
+        weights = sum(a * b for a, b in pairwise(self.widths))
+        return self.epochs * (rows * weights + 1e5 * rows / self.batch)
 
     @property
     def quick(self) -> int:
