@@ -14,7 +14,7 @@ from benches.published import report, runs
 from benches.published.exact import CHECKS
 from benches.published.rows import ROWS, Row
 from benches.report import RESULTS
-from benches.timing import machine
+from benches.timing import facts
 from fastnn._threads import processors
 
 
@@ -99,7 +99,7 @@ def main(argv=None):
     kept = arguments.out / f"{name}.json"
     results = {
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": facts()["cpu"],
         "exact": exact_checks(),
         "rows": {},
         "left_out": left_out,

@@ -8,6 +8,7 @@ from benches.published.rows import ROWS, RULES, Claim, Row
 
 Results = dict[str, Any]
 
+PRINTED = 0.0005  # figures of nnfs are printed with three digits
 POINTS, START, END = 0.004, 0.015, 0.005
 SEED_0 = 0.01  # Adam makes whole steps of rounding errors at first: float64 is 0.006 away, too
 
@@ -18,7 +19,7 @@ def holds(claim: Claim, ours: list[float]) -> bool:
     mean = sum(ours) / len(ours)
     accuracy = claim.figure.endswith("accuracy")
     return {
-        "range": most >= published if accuracy else least <= published,
+        "range": most >= published - PRINTED if accuracy else least <= published + PRINTED,
         "at least": least >= published,
         "peak": mean >= published - POINTS,
         "best": most >= published - POINTS,

@@ -4,6 +4,7 @@ import os
 import time
 from collections import defaultdict
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,8 +16,7 @@ SCALES = {
     "mnist": {"scale": 1 / 255},
     "fashion": {"scale": 1 / 127.5, "offset": -1.0},
 }
-NEW_POINTS = 100  # of each arm, that the books validate with
-OTHER_SEED = 1_000  # between the seed of the points to train with and of those to validate with
+NEW_POINTS = 100  # of each arm, that nnfs validates with
 
 Data = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -40,14 +40,28 @@ def lacking(row: Row) -> str:
     return ""
 
 
+def arms(
+    random: np.random.RandomState, samples: int, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`fastnn.datasets.spiral` from a stream that goes on."""
+    radius, points = np.linspace(0, 1, samples), []
+    for arm in range(classes):
+        noise = random.randn(samples).astype(np.float32) * 0.2
+        angle = (np.linspace(arm * 4, (arm + 1) * 4, samples) + noise) * 2.5
+        points.append(np.column_stack([radius * np.sin(angle), radius * np.cos(angle)]))
+    return np.concatenate(points).astype(np.float32), np.arange(classes).repeat(samples)
+
+
 def data(row: Row, seed: int) -> Data:
     """What the row trains with, validates with and tests with."""
     kind, _, classes = row.data.partition(" ")
     if kind == "spiral":
-        return {
-            "train": fnn.datasets.spiral(row.samples, int(classes), seed),
-            "validation": fnn.datasets.spiral(NEW_POINTS, int(classes), seed + OTHER_SEED),
-        }
+        # One stream, as in the book: points to train with, weights, points to validate with.
+        random = np.random.RandomState(seed)
+        train = arms(random, row.samples, int(classes))
+        for shape in pairwise(row.widths):
+            random.randn(*shape)
+        return {"train": train, "validation": arms(random, NEW_POINTS, int(classes))}
     if kind == "sine":
         return {"train": fnn.datasets.sine(row.samples)}
     x, y, x_test, y_test = images(kind)
@@ -65,10 +79,9 @@ def initializers(row: Row, seed: int):
     """A function that gives the initializers of a layer, told whether it is the last."""
     normal = fnn.initializers.normal
     if row.initializer.startswith("nnfs"):
-        # One stream, as in the book: the noise of the points, then the weights.
         random = np.random.RandomState(seed)
         if row.data.startswith("spiral"):
-            random.randn(row.samples * int(row.data.split()[1]))
+            random.randn(row.samples * int(row.data.split()[1]))  # the points come first
         std = np.float32(row.initializer.split()[1])
 
         def drawn(rng, shape, fan_in, fan_out):
@@ -124,9 +137,7 @@ def train(row: Row, seed: int, epochs: int) -> dict[str, list[float]]:
         for name, values in history.history.items():
             curves[name.replace("_", " ")] += values
         for watched in row.watch:
-            score = net.evaluate(*sets[watched])
-            score["loss"] = score.get("data_loss", score["loss"])  # as the books validate
-            for name, value in score.items():
+            for name, value in net.evaluate(*sets[watched]).items():
                 curves[f"{watched} {name}"].append(value)
     return dict(curves)
 
