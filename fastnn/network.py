@@ -195,6 +195,7 @@ class Network:
         for name in _CLIPS:
             self._rule[name] = getattr(self._optimizer, name) or 0
         self.plan.follow(self.layers)
+        self._grads[...] = 0  # of a layer that is no longer trained nothing must be left
 
     def _terms(self, rule: np.recarray) -> np.recarray:
         """Penalties, constraints and what limits apply to; empty where there is none of them."""
@@ -598,6 +599,12 @@ class Network:
         TypeError, ValueError
             Where the data do not fit.
         """
+        return self._differentiate(x, y, sample_weight)[1]
+
+    def _differentiate(
+        self, x: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """The loss as training sees it, penalties included, and its gradients."""
         plan = self.plan
         plan.follow(self.layers)
         pair, _ = self._pair(x, y, sample_weight)
@@ -614,7 +621,10 @@ class Network:
         self._engine().gradients(plan, "", rule, terms, pair, buffers, capacity, order, threads)
         result = {p.title: p.of(buffers.grads) for p in plan.parameters}
         result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, *plan.in_shape)
-        return result
+        ops = plan.for_metric("", len(pair) > 2)
+        losses = buffers.work[int(ops[-1].out) * capacity :][:samples]
+        loss = losses.mean(dtype=np.float64) + reference.penalty(terms, buffers)
+        return float(loss), result
 
 
 def _chain(layers: Any) -> list[Layer]:

@@ -123,7 +123,8 @@ def inputs(
     array = _plain("x", value)
     wanted = ", ".join(map(str, shape or ("fan_in",)))
     if array.ndim == 1 or (shape is not None and array.ndim != 1 + len(shape)):
-        hint = f"reshape(-1, {wanted})" if array.ndim == 1 else f"reshape({len(array)}, {wanted})"
+        rest = "-1" if shape is None or len(shape) == 1 else wanted
+        hint = f"reshape(-1, {wanted})" if array.ndim == 1 else f"reshape({len(array)}, {rest})"
         raise ValueError(
             f"x must have shape (n, {wanted}), got {array.shape}; one row per sample: x.{hint}"
         )

@@ -113,8 +113,12 @@ def narrow_gradient(grad_out, x, scratch, first, grad_weight):
     narrowed(transposed, STRAIGHT, grad_weight)
 
 
+def weighted_sum(x, weight, bias):
+    return x @ weight + bias
+
+
 def dense_forward_reference(x, weight, bias, alpha):
-    out = x @ weight + bias
+    out = weighted_sum(x, weight, bias)
     return np.where(out <= 0, alpha * out, out)
 
 
@@ -140,8 +144,12 @@ def dense_forward(x, weight, bias, alpha, scratch, out):
     )  # fmt: skip
 
 
+def weighted_sum_backward(grad_out, weight):
+    return grad_out @ weight.T
+
+
 def dense_backward_reference(grad_out, x, weight, alpha_x):
-    grad_x = grad_out @ weight.T
+    grad_x = weighted_sum_backward(grad_out, weight)
     return np.where(x <= 0, alpha_x * grad_x, grad_x)
 
 

@@ -63,19 +63,21 @@ def case(name, targets, rows=6, seed=0):
     )
 
 
+@pytest.mark.parametrize("weight", [None, [0.0, 1.0, 3.0, 0.5, 2.0, 1.0]], ids=["even", "weighted"])
 @pytest.mark.parametrize(("name", "targets"), CASES)
-def test_trap_7_the_reported_loss_is_the_function_whose_gradient_is_taken(name, targets):
+def test_trap_7_the_reported_loss_is_the_function_whose_gradient_is_taken(name, targets, weight):
     """scikit-learn's squared error with k outputs descends k times what it shows."""
     net, x, y = case(name, targets)
-    shown = net.fit(x, y, batch_size=len(x), verbose=0).history["loss"][0]  # nothing to learn
-    assert shown == pytest.approx(net.evaluate(x, y)["loss"], rel=1e-14)
-    gradient, eps = net.gradients(x, y)["x"], 1e-6
+    weights = {"sample_weight": weight}
+    history = net.fit(x, y, batch_size=len(x), verbose=0, **weights).history  # nothing to learn
+    assert history["loss"][0] == pytest.approx(net.evaluate(x, y, **weights)["loss"], rel=1e-14)
+    gradient, eps = net.gradients(x, y, **weights)["x"], 1e-6
     slopes = np.empty_like(x)
     for place in np.ndindex(x.shape):
         kept = x[place]
         around = []
         for x[place] in (kept + eps, kept - eps):
-            around.append(net.evaluate(x, y)["loss"])
+            around.append(net.evaluate(x, y, **weights)["loss"])
         x[place] = kept
         slopes[place] = (around[0] - around[1]) / (2 * eps)
     assert np.abs(gradient - slopes).max() <= 1e-8 * max(1, np.abs(slopes).max())
