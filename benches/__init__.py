@@ -2,7 +2,8 @@
 
     python -m benches                   fastnn and its peers: training, predictions, starts, memory
     python -m benches --only mnist      some of it; --quick: short
-    python -m benches.readme            its figures into the README
+    python -m benches.published         the results that the books print, trained again
+    python -m benches.readme            the figures of both into the README
     python -m benches.size              cost against size
     python -m benches.whole             the books' runs from end to end
     python -m benches.bench_gemm        the matrix product against numpy's BLAS

@@ -8,7 +8,6 @@ from typing import Any
 Results = dict[str, Any]
 
 RESULTS = Path(__file__).parent / "results"
-BEGIN, END = "<!-- benches:begin -->", "<!-- benches:end -->"
 # M. Okabe and K. Ito's colours, which every kind of colour vision tells apart.
 COLOURS = {
     "fastnn": "#D55E00",
@@ -233,22 +232,27 @@ def write(results: Results, folder: Path, name: str) -> None:
         draw(figure(results), stem)
 
 
-def part_of(text: str) -> str:
-    """What stands between the markers.
+def markers(name: str) -> tuple[str, str]:
+    """What stands around a generated part of the README."""
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def part_of(text: str, name: str = "benches") -> str:
+    """What stands between the markers of a part.
 
     Raises
     ------
     ValueError
         Where they are missing, or not one of each in this order.
     """
-    parts = re.findall(rf"{BEGIN}\n(.*?){END}", text, re.S)
-    if len(parts) != 1 or text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"README.md must hold one line {BEGIN} and, behind it, one line {END}")
+    begin, end = markers(name)
+    parts = re.findall(rf"{begin}\n(.*?){end}", text, re.S)
+    if len(parts) != 1 or text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"README.md must hold one line {begin} and, behind it, one line {end}")
     return parts[0]
 
 
-def with_part(text: str, results: Results) -> str:
-    """The README with the part between the markers made anew."""
-    old = f"{BEGIN}\n{part_of(text)}{END}"
-    new = f"{BEGIN}\n{markdown(results, 'benches/results/latest.png')}{END}"
-    return text.replace(old, new)
+def with_part(text: str, part: str, name: str = "benches") -> str:
+    """The README with another part between the markers."""
+    begin, end = markers(name)
+    return text.replace(f"{begin}\n{part_of(text, name)}{end}", f"{begin}\n{part}{end}")

@@ -1,6 +1,7 @@
 """Neural networks from scratch: every formula in numpy, every loop compiled by numba."""
 
 from fastnn import callbacks as callbacks
+from fastnn import conventions as conventions
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
 from fastnn import losses as losses
@@ -8,6 +9,7 @@ from fastnn import metrics as metrics
 from fastnn import schedules as schedules
 from fastnn.checking import Report as Report
 from fastnn.checking import check as check
+from fastnn.explain import explain as explain
 from fastnn.layers import Activation as Activation
 from fastnn.layers import Dense as Dense
 from fastnn.layers import Input as Input
@@ -62,7 +64,9 @@ __all__ = [
     "Reshape",
     "callbacks",
     "check",
+    "conventions",
     "datasets",
+    "explain",
     "initializers",
     "losses",
     "metrics",

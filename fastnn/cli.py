@@ -1,4 +1,4 @@
-"""The command ``fastnn``: reads the arguments, hands them to `fastnn.demo` or fills the cache."""
+"""The command ``fastnn``: demonstrations, pages that explain, the cache of compiled code."""
 
 from __future__ import annotations
 
@@ -49,6 +49,11 @@ WARMUP = """\
 Compile everything now and keep it, so that no training has to wait later: in a
 container image, on a server, before a lesson. What is kept already is not
 compiled again.
+"""
+EXPLAIN = """\
+Print a page on an activation, a layer, a loss, a metric, an optimizer or an
+initializer: its formula, the numpy reference, the kernel that runs, the chapters
+of both books, and mistakes to avoid. Without a name, list the names.
 """
 
 
@@ -106,6 +111,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     warmup.add_argument(
         "--dtype", metavar="NAME", help=f"{' or '.join(DTYPES)} (default: both)", dest="dtype"
     )
+    explain = commands.add_parser(
+        "explain",
+        help="print a page on an activation, a loss, an optimizer, ...",
+        description=EXPLAIN,
+        epilog="examples:\n  fastnn explain\n  fastnn explain adam",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    explain.add_argument("name", metavar="NAME", nargs="?", help="what to explain")
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         chosen = commands.choices.get(arguments.command, parser)
@@ -115,7 +129,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     try:
         if arguments.command == "demo":
             check(arguments)
-        elif arguments.dtype is not None:
+        elif arguments.command == "warmup" and arguments.dtype is not None:
             one_of("--dtype", arguments.dtype, DTYPES)
     except ValueError as error:
         commands.choices[arguments.command].error(str(error))
@@ -165,6 +179,18 @@ def warm(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def explain(arguments: argparse.Namespace) -> int:
+    """Print a page; the exit code."""
+    from fastnn.explain import explain
+
+    try:
+        explain(arguments.name)
+    except ValueError as error:
+        print(f"fastnn explain: error: {error}", file=sys.stderr)
+        return WRONG
+    return 0
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo that the arguments ask for; the exit code."""
     from fastnn import DivergenceError, demo
@@ -207,6 +233,9 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+COMMANDS = {"demo": run, "warmup": warm, "explain": explain}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command ``fastnn``.
 
@@ -225,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with interruptible():
                 arguments = parse(argv)
-                code = (run if arguments.command == "demo" else warm)(arguments)
+                code = COMMANDS[arguments.command](arguments)
         except SystemExit as leaving:  # argparse has said what there was to say
             code = int(leaving.code or 0)
         sys.stdout.flush()

@@ -197,17 +197,21 @@ def test_tables_and_charts_are_written(tmp_path):
 
 
 def test_the_part_of_a_readme_is_replaced():
-    text = f"before\n{report.BEGIN}\nOLD\n{report.END}\nafter\n"
-    new = report.with_part(text, made_up())
-    assert new.startswith("before\n") and new.endswith("\nafter\n") and "OLD" not in new
-    assert report.part_of(new) == report.markdown(made_up(), "benches/results/latest.png")
-    assert report.with_part(new, made_up()) == new
+    begin, end = report.markers("benches")
+    text = f"before\n{begin}\nOLD\n{end}\nafter\n"
+    new = report.with_part(text, "NEW\n")
+    assert new == f"before\n{begin}\nNEW\n{end}\nafter\n"
+    assert report.part_of(new) == "NEW\n"
+    assert report.with_part(new, "NEW\n") == new
 
 
-@pytest.mark.parametrize("text", ["", f"{report.BEGIN}\n", f"{report.END}\n{report.BEGIN}\n"])
-def test_a_readme_without_markers_is_an_error(text, tmp_path, monkeypatch):
+@pytest.mark.parametrize("order", ["", "b", "eb", "bbe"])
+def test_a_readme_without_markers_is_an_error(order, tmp_path, monkeypatch):
+    begin, end = report.markers("benches")
+    text = "".join({"b": begin, "e": end}[letter] + "\n" for letter in order)
     with pytest.raises(ValueError, match=r"README\.md must hold .*benches:begin"):
-        report.with_part(text, made_up())
+        report.with_part(text, "NEW\n")
+    monkeypatch.setattr(readme, "PARTS", {"benches": readme.PARTS["benches"]})
     (tmp_path / "README.md").write_text(text)
     monkeypatch.setattr(readme, "README", tmp_path / "README.md")
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
@@ -217,7 +221,8 @@ def test_a_readme_without_markers_is_an_error(text, tmp_path, monkeypatch):
     assert (tmp_path / "README.md").read_text() == text
 
 
-def test_the_readme_shows_the_latest_figures():
-    text = README.read_text("utf-8")
-    results = json.loads((report.RESULTS / "latest.json").read_text("utf-8"))
-    assert report.part_of(text) == report.markdown(results, "benches/results/latest.png")
+@pytest.mark.parametrize("name", readme.PARTS)
+def test_the_readme_shows_the_latest_figures(name):
+    markdown, file, _ = readme.PARTS[name]
+    results = json.loads((report.RESULTS / file).read_text("utf-8"))
+    assert report.part_of(README.read_text("utf-8"), name) == markdown(results)
