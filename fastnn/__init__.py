@@ -1,5 +1,6 @@
 """Neural networks from scratch: every formula in numpy, every loop compiled by numba."""
 
+from fastnn import callbacks as callbacks
 from fastnn import conventions as conventions
 from fastnn import datasets as datasets
 from fastnn import initializers as initializers
@@ -61,6 +62,7 @@ __all__ = [
     "Report",
     "Rescaling",
     "Reshape",
+    "callbacks",
     "check",
     "conventions",
     "datasets",

@@ -20,7 +20,8 @@ from fastnn import (
     sources,
     training,
 )
-from fastnn._check import one_of, whole
+from fastnn._check import number, one_of, whole
+from fastnn.callbacks import Chain
 from fastnn.kernels._op import LOSS, METRIC, RULE, Buffers, op_of
 from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.optimizers import RULES
@@ -254,10 +255,10 @@ class Network:
         lines = [("layer", "output", "parameters"), (f"Input({plan.in_shape})", plan.fan_in, 0)]
         if self._input is not None:
             lines[1] = (repr(self._input), plan.fan_in, 0)
-        for number, layer in enumerate(self.layers):
-            size = sum(p.size for p in plan.parameters if p.layer == number)
-            width = [*plan.widths, plan.fan_out][number + 1]
-            lines.append((f"{number} {layer!r}", width, size))
+        for place, layer in enumerate(self.layers):
+            size = sum(p.size for p in plan.parameters if p.layer == place)
+            width = [*plan.widths, plan.fan_out][place + 1]
+            lines.append((f"{place} {layer!r}", width, size))
         lines.append(("total", "", plan.size))
         wide = max(len(line[0]) for line in lines)
         texts = [
@@ -345,6 +346,8 @@ class Network:
         sample_weight: Any = None,
         class_weight: dict[int, float] | str | None = None,
         validation_data: tuple[Any, Any] | None = None,
+        validation_split: float = 0.0,
+        callbacks: Any = None,
         verbose: int | str = "auto",
     ) -> History:
         """Train on data; a second call goes on from the first, optimizer state included.
@@ -372,6 +375,11 @@ class Network:
             "balanced" takes rows / (classes * rows of the class), as scikit-learn does.
         validation_data : (x, y), optional
             Evaluated after every epoch.
+        validation_split : float, default 0
+            Share of the rows, the last ones, that are not trained on but evaluated after every
+            epoch, from 0 to below 1; instead of ``validation_data``.
+        callbacks : list of Callback or callable, optional
+            See `fastnn.callbacks`; a function is called as ``f(epoch, logs)`` after each epoch.
         verbose : {"auto", 0, 1, 2}
             0 silent, 1 a bar, 2 a line for each epoch; "auto" a bar in a terminal, some
             lines elsewhere.
@@ -394,6 +402,11 @@ class Network:
         self._optimizer.check()
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
+        chain = Chain(callbacks, self)
+        if number("validation_split", validation_split, least=0, below=1):
+            if validation_data is not None:
+                raise ValueError("validation_split and validation_data exclude each other")
+            x, y, sample_weight, validation_data = _split(x, y, sample_weight, validation_split)
         pair, plan = self._pair(x, y, sample_weight, class_weight)
         self._check_trainable(plan)
         samples = len(pair[0].array)
@@ -450,6 +463,7 @@ class Network:
             penalized=bool(terms.l1.any() or terms.l2.any()),
             reporter=Reporter(verbose, epochs),
             epoch_ended=epoch_ended if watched else None,
+            callbacks=chain,
         )
 
     def _check_trainable(self, plan: Plan) -> None:
@@ -535,7 +549,8 @@ class Network:
         for rows in _row_slices(samples, plan):
             if not engine.predict(plan, [source], buffers, capacity, rows, out[rows[0] :], threads):
                 sources.check_finite("x", source.array, self.dtype)
-        out = out.reshape(samples, *plan.out_shape)
+        if len(plan.out_shape) > 1:
+            out = out.reshape(samples, *plan.out_shape)
         plain = (source.scale, source.offset) == (1, 0) and self.backend == "compiled"
         plain = plain and len(plan.in_shape) == len(plan.out_shape) == 1
         plain = plain and type(self.layers[0]).check is Layer.check
@@ -632,14 +647,14 @@ def _chain(layers: Any) -> list[Layer]:
     if isinstance(layers, Layer) or not isinstance(layers, Sequence):
         raise TypeError(f"layers must be a list of layers, got {type(layers).__name__}")
     chain = list(layers)
-    for number, layer in enumerate(chain):
+    for place, layer in enumerate(chain):
         if not isinstance(layer, Layer):
             hint = f"; write {layer.__name__}(...)" if isinstance(layer, type) else ""
-            raise TypeError(f"layers[{number}] must be a layer, got {layer!r}{hint}")
-        if isinstance(layer, Input) and number > 0:
-            raise ValueError(f"layers[{number}]: an Input can only come first")
-        if layer._owner is not None or any(layer is other for other in chain[:number]):
-            raise ValueError(f"layers[{number}]: {layer!r} is already part of a network")
+            raise TypeError(f"layers[{place}] must be a layer, got {layer!r}{hint}")
+        if isinstance(layer, Input) and place > 0:
+            raise ValueError(f"layers[{place}]: an Input can only come first")
+        if layer._owner is not None or any(layer is other for other in chain[:place]):
+            raise ValueError(f"layers[{place}]: {layer!r} is already part of a network")
     if all(isinstance(layer, Input) for layer in chain):
         raise ValueError("layers must hold at least one Dense or Activation, got none")
     return chain
@@ -649,6 +664,21 @@ def _validation(value: Any) -> tuple[Any, Any]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ValueError(f"validation_data must be (x, y), got {type(value).__name__}")
     return value[0], value[1]
+
+
+def _split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, Any]:
+    """Rows to train on, their targets and weights, and the last rows to validate with."""
+    x, y = np.asarray(x), np.asarray(y)
+    rows = len(x) if x.ndim else 0
+    kept = rows - int(rows * share)
+    if kept == rows or len(y) != rows:
+        raise ValueError(
+            f"validation_split={share:g} of {rows} rows leaves none to validate with"
+            if kept == rows
+            else f"x and y must have as many rows, got {rows} and {len(y)}"
+        )
+    weights = None if sample_weight is None else np.asarray(sample_weight)[:kept]
+    return x[:kept], y[:kept], weights, (x[kept:], y[kept:])
 
 
 def _aligned(size: int, dtype: np.dtype) -> np.ndarray:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
+from fastnn.callbacks import Chain
+
 __all__ = ["SLICE_SECONDS", "DivergenceError", "History", "Slice", "slices"]
 
 SLICE_SECONDS = 0.03
@@ -207,6 +209,7 @@ def run(
     penalized: bool,
     reporter: Reporter,
     epoch_ended: Callable[[dict[str, float]], bool] | None = None,
+    callbacks: Chain,
 ) -> History:
     """Train slice by slice.
 
@@ -230,6 +233,8 @@ def run(
         Shows progress.
     epoch_ended : callable, optional
         Told every epoch's figures when it is over; whether to stop then.
+    callbacks : Chain
+        The user's.
 
     Raises
     ------
@@ -241,8 +246,8 @@ def run(
     batches = -(-samples // batch_size)
     parts: list[np.ndarray] = []  # losses and metrics of the batches of the epoch so far
     running = np.zeros(3)  # their sums, near enough to show along the way
-    whole_epochs = validate is None and epoch_ended is None
-    stop = False
+    whole_epochs = validate is None and epoch_ended is None and not callbacks.members
+    stop, shown = False, dict[str, float]()
 
     def means(sums: np.ndarray, rows: int) -> dict[str, Any]:
         values = {"loss": sums[0] + sums[2], metric: sums[1]}
@@ -251,7 +256,10 @@ def run(
         return {name: figure(name, value, rows).tolist() for name, value in values.items() if name}
 
     try:
+        callbacks.tell("on_train_begin", {})
         for piece in slices(samples, batch_size, epochs, rng, pace, whole_epochs):
+            if piece.batch == 0:
+                callbacks.tell("on_epoch_begin", piece.epoch, {})
             count = len(piece.starts)
             scores = np.zeros((3, count))
             began = time.perf_counter()
@@ -269,6 +277,7 @@ def run(
             reached = piece.batch + count
             if reached < batches:
                 shown = means(running, reached * batch_size)
+                callbacks.tell("on_slice_end", reached, shown)
             else:
                 # Exact sums: where an epoch was cut into slices, a matter of time, must not show
                 # in the history.
@@ -279,7 +288,9 @@ def run(
                     figures |= {f"val_{name}": [value] for name, value in validate().items()}
                 history.extend(figures)
                 shown = {name: values[-1] for name, values in figures.items()}
-                if epoch_ended is not None and epoch_ended(shown):
+                callbacks.tell("on_slice_end", batches, shown)
+                callbacks.tell("on_epoch_end", piece.epoch, shown)
+                if (epoch_ended is not None and epoch_ended(shown)) or callbacks.stop:
                     stop, epochs = True, len(history.epoch)
                     reporter.epochs = epochs
                 reporter.ended(history, len(figures["loss"]))
@@ -289,6 +300,8 @@ def run(
             reporter.progress(position / (epochs * batches), len(history.epoch), shown)
             if stop:
                 break
+        callbacks.tell("on_train_end", shown)
     finally:
+        callbacks.tell("close")
         reporter.close()
     return history

@@ -202,7 +202,7 @@ def one(**options):
         (lambda: one(seed=-1), ValueError, ["seed must be at least 0, got -1"]),
         (lambda: one(seed="a"), TypeError, ["seed must be a whole number, got str: 'a'"]),
         (lambda: one(input_shape=3), ValueError, ["input_shape must be (fan_in,)", "got 3"]),
-        (lambda: one(input_shape=(3, 3)), ValueError, ["needs flat samples, got (3, 3)", "Flatten()"]),
+        (lambda: one(input_shape=(3, 3)), ValueError, ["needs flat samples, got (3, 3)"]),
         (lambda: one(input_shape=(0,)), ValueError, ["input_shape[0] must be at least 1, got 0"]),
         (
             lambda: fnn.Network([fnn.Input((2,)), fnn.Dense(1)], input_shape=(3,)),

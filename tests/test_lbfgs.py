@@ -7,6 +7,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import lbfgs
+from fastnn.kernels._kernel import JIT
 from fastnn.lbfgs import Point
 
 BACKENDS = ["compiled", "numpy"]
@@ -80,6 +81,7 @@ def test_the_loss_falls_at_every_iteration(dtype):
     assert net.evaluate(x, y)["loss"] <= losses[-1]
 
 
+@pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: long trainings")
 def test_far_better_than_adam_on_a_small_curve():
     net, x, y = curve()
     net.fit(x, y, epochs=300, verbose=0)

@@ -7,6 +7,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import losses
+from fastnn.kernels._kernel import JIT
 
 L = fnn.losses
 BACKENDS = ["compiled", "numpy"]
@@ -279,6 +280,7 @@ def only_a_bias(loss, outputs, y, activation="linear", epochs=1500):
     return net.predict(np.zeros((1, 1)))[0]
 
 
+@pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: long trainings")
 def test_each_loss_finds_what_it_is_made_for():
     rng = np.random.default_rng(0)
     y = rng.gamma(2.0, 1.0, (400, 2)) * [1, 0.5]

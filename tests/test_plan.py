@@ -247,6 +247,7 @@ def test_pieces_of_rows_and_weights_add_up_to_the_same_bits(name, optimizer):
         net, x, y = build(name, optimizer)
         pair, plan = net._pair(x, y)
         buffers = net._buffers(64, 1, training=True)
+        net._follow_optimizer()
         net._rule.learning_rate = 0.01
         net._rule.update = _op.address(
             compiled._UPDATES[net._rule.kind[0]], net.dtype, net._rule.dtype
