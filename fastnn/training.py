@@ -282,8 +282,10 @@ def run(
                 # Exact sums: where an epoch was cut into slices, a matter of time, must not show
                 # in the history.
                 whole = np.concatenate(parts, axis=1).reshape(3, -1, batches)
-                sums = [[math.fsum(epoch) for epoch in figure] for figure in whole.tolist()]
-                figures = means(np.array(sums), samples)
+                sums = np.zeros(whole.shape[:2])
+                for row in range(3 if penalized else 2):
+                    sums[row] = [math.fsum(epoch) for epoch in whole[row].tolist()]
+                figures = means(sums, samples)
                 if validate is not None:
                     figures |= {f"val_{name}": [value] for name, value in validate().items()}
                 history.extend(figures)

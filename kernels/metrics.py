@@ -5,9 +5,9 @@ A loss can stand in the place of a metric too.
 
 import numpy as np
 
-from ._kernel import SUMS, kernel
+from ._kernel import SUMS, THREE, TWO, kernel, part
 from ._op import op
-from .cross_entropies import with_chances, with_labels
+from .cross_entropies import flat, with_chances, with_labels
 from .losses import forward_views
 
 
@@ -18,15 +18,26 @@ from .losses import forward_views
 )
 def categorical_accuracy_forward(x, target, out):
     """``out = 1 where the largest output is the largest target``, the first of equals."""
-    batch, n = x.shape
-    for b in range(batch):
+    n = x.shape[1]
+    if n == 2:  # vectors along the batch, as in softmax_cross_entropy_forward
+        agreement(x, target, out, TWO)
+    elif n == 3:
+        agreement(x, target, out, THREE)
+    else:
+        agreement(x, target, out, n)
+
+
+@part(inline=True)
+def agreement(x, target, out, n):
+    """The same in rows of ``n``."""
+    x, target = flat(x), flat(target)
+    for b in range(out.size):
         said, true = 0, 0
-        most, truest = x[b, 0], target[b, 0]
+        most, truest = x[b * n], target[b * n]
         for c in range(1, n):
-            if x[b, c] > most:
-                said, most = c, x[b, c]
-            if target[b, c] > truest:
-                true, truest = c, target[b, c]
+            value, wanted = x[b * n + c], target[b * n + c]
+            said, most = (c, value) if value > most else (said, most)
+            true, truest = (c, wanted) if wanted > truest else (true, truest)
         out[b] = said == true
 
 
