@@ -51,8 +51,9 @@ class Crew:
     What a step gains from a second thread depends on the network, on how far the caches of the
     processors are from each other, and on who else is at work. As any number of threads gives
     the same bits, training tries: from a few on, one where steps are short, twice as many as
-    long as that is faster. After a second, two seconds, four, ... it looks at the next numbers
-    below and above, for the load may have changed.
+    long as that is faster. Numbers are tried in turns and the best turn of each counts, for the
+    machine does other things as well. After a second, two seconds, four, ... it looks at the next
+    numbers below and above, for the load may have changed.
 
     Parameters
     ----------
@@ -64,8 +65,9 @@ class Crew:
         Seconds.
     """
 
-    GAIN = 0.95  # another number must bring the time of a step below this share
+    GAIN = 0.95  # more threads must bring the time of a step below this share
     LONG = 0.005  # seconds of a slice that say something
+    TURNS = 3  # slices of each number that is tried; the first of all may have compiled
 
     def __init__(
         self,
@@ -75,31 +77,41 @@ class Crew:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.best, self.most, self.clock = first, most, clock
-        self.cost, self.pause = math.inf, 1.0
-        # The first slice may have compiled: the next one counts.
-        self.trials = [first, first, 2 * first] if tries and first < most else []
-        self.again = clock() + self.pause if tries and most > 1 else math.inf
+        self.pause = 1.0
+        self.times: dict[int, float] = {}  # of a step, for each number that is tried
+        self.trials: list[int] = []
+        self.again = math.inf
+        if tries and most > 1:
+            self.again = clock() + self.pause
+            if first < most:
+                self._compare(first, 2 * first)
+
+    def _compare(self, *numbers: int) -> None:
+        """Try those of some numbers of threads that are possible, and not known yet."""
+        possible = {min(number, self.most) for number in numbers} - {0, *self.times}
+        self.trials = sorted(possible) * self.TURNS
 
     @property
     def threads(self) -> int:
         """For the next slice."""
         if not self.trials and self.clock() > self.again:
-            self.trials = sorted({self.best // 2, min(2 * self.best, self.most)} - {0, self.best})
-        return min(self.trials[0], self.most) if self.trials else self.best
+            self.times.clear()
+            self._compare(self.best // 2, self.best, 2 * self.best)
+        return self.trials[0] if self.trials else self.best
 
     def learn(self, batches: int, seconds: float) -> None:
         """Take note of how long the last slice took, unless the start of the threads did."""
-        if seconds < self.LONG:
+        if seconds < self.LONG or not self.trials:
             return
-        step = seconds / batches
-        if not self.trials:
-            self.cost = step
+        tried = self.trials.pop(0)
+        self.times[tried] = min(seconds / batches, self.times.get(tried, math.inf))
+        if self.trials:
             return
-        tried = min(self.trials.pop(0), self.most)
-        if step < self.GAIN * self.cost:
-            self.best, self.cost = tried, step
-            if not self.trials and tried < self.most:
-                self.trials = [2 * tried]
+        self.best, *others = sorted(self.times)
+        for number in others:
+            if self.times[number] < self.GAIN * self.times[self.best]:
+                self.best = number
+        self._compare(self.best // 2, 2 * self.best)
         if not self.trials:
             self.again = self.clock() + self.pause
             self.pause *= 2
