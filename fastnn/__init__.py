@@ -10,6 +10,7 @@ from fastnn import schedules as schedules
 from fastnn.checking import Report as Report
 from fastnn.checking import check as check
 from fastnn.explain import explain as explain
+from fastnn.files import FormatError as FormatError
 from fastnn.layers import Activation as Activation
 from fastnn.layers import Dense as Dense
 from fastnn.layers import Input as Input
@@ -49,6 +50,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "FormatError",
     "GaussianNoise",
     "History",
     "Input",

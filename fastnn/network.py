@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from fastnn import (
     _threads,
     compiled,
+    files,
     lbfgs,
     losses,
     metrics,
@@ -237,6 +239,70 @@ class Network:
         if new.shape != self.params.shape:
             raise ValueError(f"params must have shape {self.params.shape}, got {new.shape}")
         self._params[...] = new
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters by name: ``"0.weight"``, ``"0.bias"``, ...
+
+        Names are PyTorch's; a weight is (fan_in, fan_out), where PyTorch has (fan_out, fan_in).
+        """
+        return {p.title: p.of(self.params).copy() for p in self.plan.parameters}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over parameters; all of them or, where something does not fit, none.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+            As `state_dict` gives them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where a name is missing or unknown, or an array has another shape.
+        """
+        wanted = {p.title: p for p in self.plan.parameters}
+        missing = [name for name in wanted if name not in state]
+        unknown = [name for name in state if name not in wanted]
+        if missing or unknown:
+            raise ValueError(
+                f"the state must have the names {', '.join(wanted)}; "
+                f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+            )
+        params = self.params.copy()
+        for name, parameter in wanted.items():
+            array = np.asarray(state[name])
+            if array.shape != parameter.shape:
+                raise ValueError(f"{name} must have shape {parameter.shape}, got {array.shape}")
+            parameter.of(params)[...] = array
+        self.params = params
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write all parameters to a safetensors file, whole or not at all; see `fastnn.files`.
+
+        Examples
+        --------
+        >>> import tempfile, fastnn as fnn
+        >>> net = fnn.Network([fnn.Dense(2)], input_shape=(3,), seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     net.save_weights(f"{folder}/net.safetensors")
+        ...     twin = fnn.Network([fnn.Dense(2)], input_shape=(3,), seed=1)
+        ...     twin.load_weights(f"{folder}/net.safetensors")
+        >>> bool((net.params == twin.params).all())
+        True
+        """
+        files.write(path, self.state_dict(), {"format": "np", "fastnn_format": "1"})
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Take over the parameters of a file; all of them or, where something is wrong, none.
+
+        Raises
+        ------
+        FormatError
+            Where the file is damaged or not of the safetensors format.
+        ValueError
+            Where it is another network's.
+        """
+        self.load_state_dict(files.read(path)[0])
 
     def summary(self) -> None:
         """Print the layers with their output widths and numbers of parameters.
