@@ -67,7 +67,7 @@ class Crew:
 
     GAIN = 0.95  # more threads must bring the time of a step below this share
     LONG = 0.005  # seconds of a slice that say something
-    TURNS = 3  # slices of each number that is tried; the first of all may have compiled
+    TURNS = 2  # slices of each number that is tried; the first of all may have compiled
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class Crew:
         self.pause = 1.0
         self.times: dict[int, float] = {}  # of a step, for each number that is tried
         self.trials: list[int] = []
+        self.recent: list[float] = []  # times of a step in the last slices that tried nothing
         self.again = math.inf
         if tries and most > 1:
             self.again = clock() + self.pause
@@ -95,18 +96,23 @@ class Crew:
     def threads(self) -> int:
         """For the next slice."""
         if not self.trials and self.clock() > self.again:
-            self.times.clear()
+            self.times = {self.best: min(self.recent)} if self.recent else {}
             self._compare(self.best // 2, self.best, 2 * self.best)
         return self.trials[0] if self.trials else self.best
 
     def learn(self, batches: int, seconds: float) -> None:
         """Take note of how long the last slice took, unless the start of the threads did."""
-        if seconds < self.LONG or not self.trials:
+        if seconds < self.LONG:
+            return
+        step = seconds / batches
+        if not self.trials:
+            self.recent = [step, *self.recent][: self.TURNS]
             return
         tried = self.trials.pop(0)
-        self.times[tried] = min(seconds / batches, self.times.get(tried, math.inf))
+        self.times[tried] = min(step, self.times.get(tried, math.inf))
         if self.trials:
             return
+        self.recent.clear()
         self.best, *others = sorted(self.times)
         for number in others:
             if self.times[number] < self.GAIN * self.times[self.best]:
