@@ -163,8 +163,8 @@ class Trainer:
 
     Attributes
     ----------
-    finished : bool
-        Whether further iterations would be in vain.
+    stop : bool
+        Whether further iterations would be in vain, as a callback says it.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Trainer:
     ) -> None:
         self.run, self.params, self.grads, self.rule = run, params, grads, rule
         self.pairs, self.options = pairs, options
-        self.finished, self.stalls, self.flattest = False, 0, np.inf
+        self.stop, self.stalls, self.flattest = False, 0, np.inf
         self.point: Point | None = None
 
     def train(self, piece: Slice, scores: np.ndarray) -> int:
@@ -216,10 +216,10 @@ class Trainer:
         precision = float(np.finfo(self.params.dtype).eps)
         noise = precision * abs(old.loss)
         if largest(old.gradient) <= options.tolerance:
-            self.finished = True
+            self.stop = True
             return
         new = None
-        while new is None and not self.finished:
+        while new is None and not self.stop:
             first = length if self.pairs else length * min(1.0, 1 / np.abs(old.gradient).sum())
             new = line_search(
                 evaluate,
@@ -229,7 +229,7 @@ class Trainer:
                 options.max_line_search,
                 noise,
             )
-            self.finished = new is None and not self.pairs
+            self.stop = new is None and not self.pairs
             if new is None:
                 self.pairs.clear()
         if new is None:
@@ -243,7 +243,7 @@ class Trainer:
         stalled = new.loss >= old.loss - noise and steepness >= self.flattest
         self.stalls = self.stalls + 1 if stalled else 0
         self.flattest = min(self.flattest, steepness)
-        self.finished = (
+        self.stop = (
             steepness <= options.tolerance
             or largest(s) <= options.tolerance_change
             or self.stalls >= STALLS

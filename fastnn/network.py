@@ -23,7 +23,7 @@ from fastnn import (
     training,
 )
 from fastnn._check import number, one_of, whole
-from fastnn.callbacks import Chain
+from fastnn.callbacks import Chain, LambdaCallback
 from fastnn.kernels._op import LOSS, METRIC, RULE, Buffers, op_of
 from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.optimizers import RULES
@@ -503,22 +503,25 @@ class Network:
             rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
             return steps(piece, rates, scores)
 
-        plateau, search = self._optimizer.plateau, None
+        take, plateau = train, self._optimizer.plateau
+        if plateau is not None:
+            chain.members.append(
+                LambdaCallback(
+                    on_epoch_end=lambda epoch, logs: plateau.epoch_ended(
+                        logs.get("val_loss", logs["loss"])
+                    )
+                )
+            )
         if isinstance(self._optimizer, optimizers.LBFGS):
             grads = buffers.grads[: plan.size]
             search = lbfgs.Trainer(
                 steps, self._params, grads, self._rule, self._pairs, self._optimizer
             )
-
-        watched = plateau is not None or search is not None
-
-        def epoch_ended(figures: dict[str, float]) -> bool:
-            if plateau is not None:
-                plateau.epoch_ended(figures.get("val_loss", figures["loss"]))
-            return search is not None and search.finished
+            take = search.train
+            chain.members.append(search)
 
         return training.run(
-            train=train if search is None else search.train,
+            train=take,
             diverged=lambda finite: self._first_bad(buffers, capacity, finite),
             validate=None if validation is None else lambda: self.evaluate(*validation),
             samples=samples,
@@ -528,7 +531,6 @@ class Network:
             metric=self._metric.name if metric else "",
             penalized=bool(terms.l1.any() or terms.l2.any()),
             reporter=Reporter(verbose, epochs),
-            epoch_ended=epoch_ended if watched else None,
             callbacks=chain,
         )
 

@@ -208,7 +208,6 @@ def run(
     metric: str,
     penalized: bool,
     reporter: Reporter,
-    epoch_ended: Callable[[dict[str, float]], bool] | None = None,
     callbacks: Chain,
 ) -> History:
     """Train slice by slice.
@@ -231,10 +230,8 @@ def run(
         Whether to show penalties.
     reporter : Reporter
         Shows progress.
-    epoch_ended : callable, optional
-        Told every epoch's figures when it is over; whether to stop then.
     callbacks : Chain
-        The user's.
+        The user's, then those of the optimizer; any of them may end the training.
 
     Raises
     ------
@@ -246,7 +243,7 @@ def run(
     batches = -(-samples // batch_size)
     parts: list[np.ndarray] = []  # losses and metrics of the batches of the epoch so far
     running = np.zeros(3)  # their sums, near enough to show along the way
-    whole_epochs = validate is None and epoch_ended is None and not callbacks.members
+    whole_epochs = validate is None and not callbacks.members
     stop, shown = False, dict[str, float]()
 
     def means(sums: np.ndarray, rows: int) -> dict[str, Any]:
@@ -292,7 +289,7 @@ def run(
                 shown = {name: values[-1] for name, values in figures.items()}
                 callbacks.tell("on_slice_end", batches, shown)
                 callbacks.tell("on_epoch_end", piece.epoch, shown)
-                if (epoch_ended is not None and epoch_ended(shown)) or callbacks.stop:
+                if callbacks.stop:
                     stop, epochs = True, len(history.epoch)
                     reporter.epochs = epochs
                 reporter.ended(history, len(figures["loss"]))

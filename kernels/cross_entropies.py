@@ -33,6 +33,17 @@ def with_chances(arguments, rng):
 
 
 @part(inline=True)
+def fused_forward_views(op, net, lo, hi):
+    """What goes into the activation, targets, and where probabilities and rows' losses go."""
+    return (
+        rows(net, net.work, op.x, op.fan_in, lo, hi),
+        rows(net, net.work, op.target, op.fan_in, lo, hi),
+        rows(net, net.work, op.prob, op.fan_in, lo, hi),
+        row_values(net, net.work, op.out, 1, lo, hi),
+    )
+
+
+@part(inline=True)
 def fused_views(op, net, lo, hi):
     """Probabilities, targets, the gradient of a row's loss, and where the gradient goes."""
     return (
@@ -149,12 +160,7 @@ def difference(prob, target, grad_out, grad_x, n):
 
 def softmax_cross_entropy(op, net, lo, hi):
     """Forward."""
-    softmax_cross_entropy_forward(
-        rows(net, net.work, op.x, op.fan_in, lo, hi),
-        rows(net, net.work, op.target, op.fan_in, lo, hi),
-        rows(net, net.work, op.prob, op.fan_in, lo, hi),
-        row_values(net, net.work, op.out, 1, lo, hi),
-    )
+    softmax_cross_entropy_forward(*fused_forward_views(op, net, lo, hi))
 
 
 def softmax_cross_entropy_grad(op, net, lo, hi):
@@ -221,12 +227,7 @@ def sigmoid_binary_cross_entropy_backward(prob, target, grad_out, grad_x):
 
 def sigmoid_binary_cross_entropy(op, net, lo, hi):
     """Forward."""
-    sigmoid_binary_cross_entropy_forward(
-        rows(net, net.work, op.x, op.fan_in, lo, hi),
-        rows(net, net.work, op.target, op.fan_in, lo, hi),
-        rows(net, net.work, op.prob, op.fan_in, lo, hi),
-        row_values(net, net.work, op.out, 1, lo, hi),
-    )
+    sigmoid_binary_cross_entropy_forward(*fused_forward_views(op, net, lo, hi))
 
 
 def sigmoid_binary_cross_entropy_grad(op, net, lo, hi):

@@ -11,6 +11,7 @@ from ._memory import cube
 from ._op import op, row_values, rows
 from .cross_entropies import (
     cross_entropy_backward,
+    fused_forward_views,
     fused_views,
     probabilities,
     sigmoid_binary_cross_entropy_backward,
@@ -122,12 +123,7 @@ def exponential_poisson_backward(prob, target, grad_out, grad_x):
 
 def exponential_poisson(op, net, lo, hi):
     """Forward."""
-    exponential_poisson_forward(
-        rows(net, net.work, op.x, op.fan_in, lo, hi),
-        rows(net, net.work, op.target, op.fan_in, lo, hi),
-        rows(net, net.work, op.prob, op.fan_in, lo, hi),
-        row_values(net, net.work, op.out, 1, lo, hi),
-    )
+    exponential_poisson_forward(*fused_forward_views(op, net, lo, hi))
 
 
 def exponential_poisson_grad(op, net, lo, hi):
