@@ -11,123 +11,28 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from fastnn._check import number, one_of, whole
+from fastnn._callback import Callback, LambdaCallback, Logs, Monitor
+from fastnn._check import number, whole
+from fastnn.checkpoints import Checkpoint, ModelCheckpoint
+from fastnn.schedules import ReduceOnPlateau, Schedule
 
 __all__ = [
     "CSVLogger",
     "Callback",
-    "Chain",
+    "Checkpoint",
     "EarlyStopping",
     "LambdaCallback",
+    "ModelCheckpoint",
+    "ReduceLROnPlateau",
+    "ScalarWriter",
     "TargetReached",
     "TimeBudget",
 ]
-
-Logs = dict[str, float]
-
-
-class Callback:
-    """Does nothing at every occasion; inherit from it and override what you need.
-
-    Attributes
-    ----------
-    network : Network
-        The one that trains; set before ``on_train_begin``.
-    stop : bool
-        Set it to end the training after this epoch.
-
-    Examples
-    --------
-    >>> import fastnn as fnn
-    >>> class Shout(fnn.callbacks.Callback):
-    ...     def on_epoch_end(self, epoch, logs):
-    ...         print(f"{epoch}!")
-    >>> x, y = fnn.datasets.xor()
-    >>> net = fnn.Network([fnn.Dense(1)], seed=0)
-    >>> history = net.fit(x, y, epochs=2, callbacks=[Shout()], verbose=0)
-    0!
-    1!
-    """
-
-    network: Any = None
-    stop: bool = False
-
-    def on_train_begin(self, logs: Logs) -> None:
-        """Before the first epoch; ``logs`` is empty."""
-
-    def on_train_end(self, logs: Logs) -> None:
-        """After the last epoch, with its figures; not where an exception ended the training."""
-
-    def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
-        """Before an epoch; ``logs`` is empty."""
-
-    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """After an epoch and its validation."""
-
-    def on_slice_end(self, batches: int, logs: Logs) -> None:
-        """After some batches in a row, of about 30 ms; how many of the epoch are done.
-
-        ``logs`` has the means so far.
-        """
-
-    def close(self) -> None:
-        """Last of all, whichever way the training ended: let go of files."""
-
-
-class LambdaCallback(Callback):
-    """A callback made of functions.
-
-    Parameters
-    ----------
-    **functions : callable
-        Under the names of `Callback`'s methods, without ``self``.
-
-    Examples
-    --------
-    >>> LambdaCallback(on_epoch_end=lambda epoch, logs: None).stop
-    False
-    """
-
-    def __init__(self, **functions: Callable[..., None]) -> None:
-        for name, function in functions.items():
-            one_of("name of a function", name, [n for n in vars(Callback) if n.startswith("on_")])
-            if not callable(function):
-                raise TypeError(f"{name} must be a function, got {type(function).__name__}")
-            setattr(self, name, function)
-
-
-class Monitor(Callback):
-    """What watches one figure.
-
-    Parameters
-    ----------
-    monitor : str
-        Name of the figure in ``logs``.
-    mode : {"auto", "min", "max"}
-        Which way is better; "auto" says up for accuracies and r2, down for all else.
-    """
-
-    def __init__(self, monitor: str, mode: str) -> None:
-        self.monitor = monitor
-        self.mode = one_of("mode", mode, ["auto", "min", "max"])
-        rising = mode == "max" or (mode == "auto" and monitor.endswith(("accuracy", "r2")))
-        self.sign = -1.0 if rising else 1.0
-
-    def value(self, logs: Logs) -> float:
-        """The figure, turned so that less is better."""
-        if self.monitor not in logs:
-            hint = "; give fit validation_data" if self.monitor.startswith("val_") else ""
-            raise ValueError(
-                f"{type(self).__name__} monitors {self.monitor!r}, but there is only "
-                f"{', '.join(logs)}{hint}"
-            )
-        return self.sign * logs[self.monitor]
 
 
 class EarlyStopping(Monitor):
@@ -172,6 +77,9 @@ class EarlyStopping(Monitor):
     True
     """
 
+    brief = True
+    MEMORY = ("best_epoch", "best", "stop", "waited", "params")
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -194,6 +102,15 @@ class EarlyStopping(Monitor):
         """Forget an earlier training."""
         self.best_epoch = self.best = None
         self.stop, self.waited, self.params = False, 0, np.empty(0)
+
+    def state(self) -> dict[str, Any]:
+        """The best epoch, its parameters, and how long it is ago."""
+        return {name: getattr(self, name) for name in self.MEMORY}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take it over."""
+        for name in self.MEMORY:
+            setattr(self, name, state[name])
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Better, or one more epoch without."""
@@ -232,6 +149,8 @@ class TargetReached(Monitor):
     'auto'
     """
 
+    brief = True
+
     def __init__(self, monitor: str, value: float, *, mode: str = "auto") -> None:
         super().__init__(monitor, mode)
         self.target = number("value", value)
@@ -251,13 +170,16 @@ class TimeBudget(Callback):
     Parameters
     ----------
     seconds : float
-        From the beginning of `fit`, compilations included.
+        From the beginning of `fit`, compilations included; where a training goes on, with what
+        it has taken so far.
 
     Examples
     --------
     >>> TimeBudget(60).seconds
     60.0
     """
+
+    brief = True
 
     def __init__(self, seconds: float) -> None:
         self.seconds = number("seconds", seconds, above=0)
@@ -268,7 +190,15 @@ class TimeBudget(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Look at the clock."""
-        self.stop = time.perf_counter() - self.began >= self.seconds
+        self.stop = self.state()["seconds"] >= self.seconds
+
+    def state(self) -> dict[str, Any]:
+        """Seconds so far."""
+        return {"seconds": time.perf_counter() - self.began}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Start the clock where it was."""
+        self.stop, self.began = False, time.perf_counter() - state["seconds"]
 
 
 class CSVLogger(Callback):
@@ -287,22 +217,36 @@ class CSVLogger(Callback):
     False
     """
 
+    brief = True
+
     def __init__(self, path: str | Path, *, append: bool = False) -> None:
         self.path, self.append = Path(path), bool(append)
         self.file: IO[str] | None = None
 
     def on_train_begin(self, logs: Logs) -> None:
         """Open the file."""
-        self.begun = self.append and self.path.exists() and self.path.stat().st_size > 0
-        self.file = self.path.open("a" if self.append else "w", newline="", encoding="utf-8")
+        self._open(self.append)
+
+    def state(self) -> dict[str, Any]:
+        """How long the file is."""
+        return {"bytes": self.path.stat().st_size}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on behind the epochs that are remembered; what else was written is forgotten."""
+        self._open(True)
+        assert self.file is not None
+        if self.path.stat().st_size > state["bytes"]:
+            self.file.truncate(state["bytes"])
+
+    def _open(self, append: bool) -> None:
+        self.file = self.path.open("a" if append else "w", newline="", encoding="utf-8")
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """One line."""
         assert self.file is not None
         writer = csv.writer(self.file)
-        if not self.begun:
+        if self.path.stat().st_size == 0:
             writer.writerow(["epoch", *logs])
-            self.begun = True
         writer.writerow([epoch, *(repr(value) for value in logs.values())])
         self.file.flush()
 
@@ -313,54 +257,114 @@ class CSVLogger(Callback):
             self.file = None
 
 
-class Chain:
-    """Several callbacks as one, in their order.
+class ReduceLROnPlateau(Monitor):
+    """Lowers the optimizer's learning rate when a figure has stopped becoming better.
 
     Parameters
     ----------
-    callbacks : iterable of Callback or callable, or one of them, or None
-        As given to `Network.fit`.
-    network : Network
-        The one that trains.
+    monitor : str, default "val_loss"
+        What to watch.
+    factor, patience, min_delta, cooldown
+        As of `fastnn.schedules.ReduceOnPlateau`, which counts.
+    min_lr : float, default 0
+        The rate falls no further.
+    mode : {"auto", "min", "max"}
+        Which way is better; "auto" says up for accuracies and r2, down for all else.
 
     Raises
     ------
     TypeError
-        Where one is neither a callback nor a function.
+        At the beginning of the training, where the rate is a schedule already.
+
+    Examples
+    --------
+    >>> ReduceLROnPlateau("val_accuracy", factor=0.5, patience=3).sign
+    -1.0
     """
 
-    def __init__(self, callbacks: Any, network: Any) -> None:
-        if callbacks is None:
-            callbacks = []
-        elif not isinstance(callbacks, Iterable):
-            callbacks = [callbacks]
-        self.members = [_callback(each) for each in callbacks]
-        for member in self.members:
-            member.network = network
+    brief = True
 
-    def tell(self, occasion: str, *arguments: Any) -> None:
-        """Call the method of this name of each member that has it."""
-        for member in self.members:
-            getattr(member, occasion, _nothing)(*arguments)
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        factor: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        mode: str = "auto",
+    ) -> None:
+        super().__init__(monitor, mode)
+        self.options: dict[str, Any] = {
+            "factor": factor,
+            "patience": patience,
+            "min_delta": min_delta,
+        }
+        self.options |= {"cooldown": cooldown, "min_learning_rate": min_lr}
+        self.schedule = ReduceOnPlateau(1.0, **self.options)  # checks them
 
-    @property
-    def stop(self) -> bool:
-        """Whether one of them wants to end the training."""
-        return any(getattr(member, "stop", False) for member in self.members)
+    def on_train_begin(self, logs: Logs) -> None:
+        """Take the rate as it is."""
+        rate = self.network.optimizer.learning_rate
+        if isinstance(rate, Schedule):
+            raise TypeError(
+                f"ReduceLROnPlateau needs a learning rate that is a number, got {rate!r}; "
+                "leave the callback out or give a number"
+            )
+        self.schedule = ReduceOnPlateau(rate, **self.options)
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Lower it, if it is time."""
+        self.schedule.learning_rate = self.network.optimizer.learning_rate
+        self.schedule.epoch_ended(self.value(logs))
+        self.network.optimizer.learning_rate = self.schedule.learning_rate
+
+    def state(self) -> dict[str, Any]:
+        """The best figure, and how long it is ago."""
+        return {"memory": self.schedule.memory}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take it over; the rate is the optimizer's."""
+        self.on_train_begin({})
+        self.schedule.memory = state["memory"]
 
 
-def _nothing(*arguments: Any) -> None:
-    """What a callback does at an occasion that it has no method for."""
+class ScalarWriter(Callback):
+    """Hands every figure of every epoch to a writer, such as TensorBoard's.
 
+    Parameters
+    ----------
+    writer : object
+        With a method ``add_scalar(tag, value, step)``: ``torch.utils.tensorboard.SummaryWriter``
+        or tensorboardX's. Opened and closed by you.
+    prefix : str, default ""
+        Put in front of each name: ``"run 3/"``.
 
-def _callback(value: Any) -> Any:
-    if any(hasattr(value, name) for name in vars(Callback) if name.startswith("on_")):
-        if isinstance(value, type):
-            raise TypeError(f"callbacks must be objects, got the class: write {value.__name__}()")
-        return value
-    if callable(value):
-        return LambdaCallback(on_epoch_end=value)
-    raise TypeError(
-        "callbacks must be objects with methods such as on_epoch_end, or functions of "
-        f"(epoch, logs), got {type(value).__name__}"
-    )
+    Raises
+    ------
+    TypeError
+        Where ``writer`` has no such method.
+
+    Examples
+    --------
+    >>> class Printer:
+    ...     def add_scalar(self, tag, value, step):
+    ...         print(tag, value, step)
+    >>> ScalarWriter(Printer(), prefix="a/").on_epoch_end(4, {"loss": 0.5})
+    a/loss 0.5 4
+    """
+
+    brief = True
+
+    def __init__(self, writer: Any, *, prefix: str = "") -> None:
+        if not callable(getattr(writer, "add_scalar", None)):
+            raise TypeError(
+                f"writer must have add_scalar(tag, value, step), got {type(writer).__name__}"
+            )
+        self.writer, self.prefix = writer, prefix
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """All figures."""
+        for name, value in logs.items():
+            self.writer.add_scalar(self.prefix + name, value, epoch)

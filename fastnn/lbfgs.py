@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastnn._callback import Callback
 from fastnn.optimizers import LBFGS
 from fastnn.training import Slice
 
@@ -143,102 +144,107 @@ def between(low: Try, high: Try) -> float:
     return low.length + width * float(np.clip(share, 0.1, 0.9))
 
 
-class Trainer:
-    """Iterations of L-BFGS in the place of a network's steps.
+class Trainer(Callback):
+    """Iterations of L-BFGS in the place of a network's steps, and what they remember.
 
     Losses and gradients are those of a step at the learning rate 0, so that they are what every
     other optimizer would see.
 
     Parameters
     ----------
-    run : callable
-        ``run(slice, rates, scores)`` takes a step and says whether it went well.
-    params, grads : array
-        Buffers that the step reads and writes.
-    rule : record array
-        Its ``step`` counts iterations.
-    pairs : list of (array, array)
-        What earlier iterations have learnt; changed in place.
+    network : Network
+        Its parameters are moved, and its record of past steps.
     options : LBFGS
 
     Attributes
     ----------
+    steps : Steps
+        Takes a step and says whether it went well; to be set before the first.
     stop : bool
-        Whether further iterations would be in vain, as a callback says it.
+        Whether further iterations would be in vain.
     """
 
-    def __init__(
-        self,
-        run: Callable[[Slice, np.ndarray, np.ndarray], int],
-        params: np.ndarray,
-        grads: np.ndarray,
-        rule: Any,
-        pairs: Pairs,
-        options: LBFGS,
-    ) -> None:
-        self.run, self.params, self.grads, self.rule = run, params, grads, rule
-        self.pairs, self.options = pairs, options
-        self.stop, self.stalls, self.flattest = False, 0, np.inf
+    brief = True
+    MEMORY = ("stop", "stalls", "flattest")
+
+    def __init__(self, network: Any, options: LBFGS) -> None:
+        self.network, self.options = network, options
+        self.steps: Any = None
+        self.stop, self.stalls, self.flattest = False, 0, float("inf")
         self.point: Point | None = None
 
-    def train(self, piece: Slice, scores: np.ndarray) -> int:
-        """One iteration: as ``train`` of `fastnn.training.run`, for a slice of one batch."""
-        step, samples = int(self.rule.step[0]), len(piece.order)
+    def state(self) -> dict[str, Any]:
+        """Where it is, and how long it has found nothing better."""
+        point = {} if self.point is None else self.point._asdict()
+        return {name: getattr(self, name) for name in self.MEMORY} | point
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take it over."""
+        for name in self.MEMORY:
+            setattr(self, name, state[name])
+        if "x" in state:
+            self.point = Point(*(state[name] for name in Point._fields))
+
+    def train(self, pair: Any, piece: Slice, scores: np.ndarray) -> int:
+        """One iteration: as ``train`` of `fastnn.training.Training`, for a slice of one batch."""
+        network, rule = self.network, self.network._rule
+        params, grads = network._params, self.steps.buffers.grads[: network.plan.size]
+        step, samples = int(rule.step[0]), len(piece.order)
 
         def evaluate(x: np.ndarray) -> Point:
             """Loss and gradient; what is not finite comes as an infinite loss."""
-            self.params[...] = x
-            rounded = self.params.astype(np.float64)
-            done = self.run(piece, np.zeros(1), scores)
-            self.rule.step = step
-            gradient = self.grads.astype(np.float64)
+            params[...] = x
+            rounded = params.astype(np.float64)
+            done = self.steps.take(pair, piece, np.zeros(1), scores)
+            rule.step = step
+            gradient = grads.astype(np.float64)
             loss = (scores[0, 0] + scores[2, 0]) / samples if done else np.inf
             return Point(rounded, float(loss), gradient, scores[:, 0].copy())
 
         with np.errstate(all="ignore"):  # a try that is too far may be too far for the dtype
             if self.point is None:
-                self.point = evaluate(self.params.astype(np.float64))
+                self.point = evaluate(params.astype(np.float64))
                 if not np.isfinite(self.point.loss):
                     return 0
             before = self.point
             try:
                 self.iterate(evaluate, float(self.options.rates(step, 1)[0]))
             finally:  # also where Ctrl-C ends a search
-                self.params[...] = self.point.x
+                params[...] = self.point.x
         scores[:, 0] = before.scores
-        self.rule.step = step + 1
+        rule.step = step + 1
         return 1
 
     def iterate(self, evaluate: Callable[[np.ndarray], Point], length: float) -> None:
         """Search along the direction; where that leads nowhere, straight downhill; learn."""
         assert self.point is not None
-        old, options = self.point, self.options
-        precision = float(np.finfo(self.params.dtype).eps)
+        old, options, pairs = self.point, self.options, self.network._pairs
+        precision = float(np.finfo(self.network.dtype).eps)
         noise = precision * abs(old.loss)
         if largest(old.gradient) <= options.tolerance:
             self.stop = True
             return
         new = None
         while new is None and not self.stop:
-            first = length if self.pairs else length * min(1.0, 1 / np.abs(old.gradient).sum())
+            first = length if pairs else length * min(1.0, 1 / np.abs(old.gradient).sum())
             new = line_search(
                 evaluate,
                 old,
-                direction_of(old.gradient, self.pairs),
+                direction_of(old.gradient, pairs),
                 first,
                 options.max_line_search,
                 noise,
             )
-            self.stop = new is None and not self.pairs
+            self.stop = new is None and not pairs
             if new is None:
-                self.pairs.clear()
+                pairs.clear()
         if new is None:
             return
         self.point = new
         s, y = new.x - old.x, new.gradient - old.gradient
         if s @ y > precision * (y @ y):  # else the loss is not curved upwards here
-            self.pairs.append((s, y))
-        del self.pairs[: -options.memory]
+            pairs.append((s, y))
+        del pairs[: -options.memory]
         steepness = largest(new.gradient)
         stalled = new.loss >= old.loss - noise and steepness >= self.flattest
         self.stalls = self.stalls + 1 if stalled else 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,24 +16,25 @@ from fastnn import (
     _threads,
     compiled,
     files,
+    fitting,
     lbfgs,
     losses,
     metrics,
     optimizers,
     reference,
+    saving,
     sources,
     training,
 )
-from fastnn._check import number, one_of, whole
-from fastnn.callbacks import Chain, LambdaCallback
-from fastnn.kernels._op import LOSS, METRIC, RULE, Buffers, op_of
+from fastnn._check import one_of, whole
+from fastnn.kernels._op import RULE, Buffers
 from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.optimizers import RULES
 from fastnn.layers import Input, Layer
 from fastnn.layers import input_shape as sample_shape
 from fastnn.plan import Plan
 from fastnn.sources import Source
-from fastnn.training import History, Reporter, Slice
+from fastnn.training import History, Progress, Training
 
 __all__ = ["Network"]
 
@@ -39,6 +42,10 @@ _BACKENDS: dict[str, ModuleType] = {"compiled": compiled, "numpy": reference}
 _DTYPES = ("float32", "float64")
 _CLIPS = ("clip_value", "clip_norm", "global_clip_norm")
 _BLOCK = 256  # rows that go through the network together where nothing is learnt
+# What `fit` lets another thread wait for at most, between two slices, so that it can copy the
+# parameters.
+_PATIENCE = 0.005
+_T = TypeVar("_T")
 
 
 class Network:
@@ -88,6 +95,12 @@ class Network:
         All parameters in one flat buffer, which may be written in place.
     plan : Plan
         The network as a list of ops; ``print(net.plan)`` shows it.
+    classes : list or None
+        What the outputs stand for, texts or numbers: yours to set, kept in files.
+    history : History or None
+        Of the last training, also where it was interrupted.
+    unfinished : bool
+        Whether a training was interrupted that ``fit(..., resume=True)`` can go on with.
 
     Raises
     ------
@@ -140,9 +153,10 @@ class Network:
         streams = np.random.SeedSequence(self.seed).spawn(3)
         self._weights_rng, self._shuffle_rng = map(np.random.default_rng, streams[:2])
         self._noise_seed = streams[2].generate_state(1, np.uint64)[0]
+        self.classes: list[Any] | None = None
         self._plan: Plan | None = None
-        self._few: compiled.Few | None = None
-        self._crew: tuple[Any, _threads.Crew] | None = None
+        self._progress: Progress | None = None  # of the last training
+        self.__dict__.update(self._passing())
         for layer in chain:
             layer._owner = self
         if shape is not None:
@@ -150,17 +164,41 @@ class Network:
 
     # -- what the network is ------------------------------------------------
 
+    # What belongs to one process and to the moment, and to no copy.
+    _few: compiled.Few | None  # the fast road of `predict`
+    _crew: tuple[Any, _threads.Crew] | None  # threads that train, and what is known about them
+    _steps: fitting.Steps | None  # what `train_on_batch` needs
+    _training: Training | None  # the one that runs
+    _version: int  # odd while parameters move
+    _waiting: dict[int, bool]  # threads that want to see the parameters at rest
+    _busy: tuple[int, int]  # process and thread that train
+
+    @staticmethod
+    def _passing() -> dict[str, Any]:
+        """The moment's attributes, as they are where nothing happens."""
+        nothing = dict.fromkeys(("_few", "_crew", "_steps", "_training"))
+        return nothing | {"_version": 0, "_waiting": {}, "_busy": (0, 0)}
+
     def _build(self, shape: tuple[int, ...]) -> None:
         """Lay out the plan and draw the initial parameters."""
-        plan = Plan(self.layers, shape, self._loss, self._metric)
-        params = _aligned(plan.size, self.dtype)
-        for parameter in plan.parameters:
-            layer, width = self.layers[parameter.layer], plan.widths[parameter.layer]
+        self._lay_out(Plan(self.layers, shape, self._loss, self._metric))
+        for parameter in self.plan.parameters:
+            layer, width = self.layers[parameter.layer], self.plan.widths[parameter.layer]
             initial = layer.initial(parameter.name, self._weights_rng, width)
-            parameter.of(params)[...] = initial
-        self._plan, self._params, self._few, self._crew = plan, params, None, None
+            parameter.of(self._params)[...] = initial
+
+    def _lay_out(self, plan: Plan) -> None:
+        """Make room for a plan's parameters."""
+        self._params = _aligned(plan.size, self.dtype)
+        self._plan, self._few, self._crew, self._steps = plan, None, None, None
         self._hand_out_views()
         self._reset_optimizer()
+
+    def _forget(self, generator: Any) -> None:
+        """Undo `_build`."""
+        self._plan, self._weights_rng.bit_generator.state = None, generator
+        for layer in self.layers:
+            layer._views.clear()
 
     def _hand_out_views(self) -> None:
         """Give every layer its views of the parameters."""
@@ -170,7 +208,7 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: addresses are those of one process."""
-        return self.__dict__ | {"_few": None, "_crew": None}
+        return self.__dict__ | self._passing()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Join the layers of a copy to its parameters again."""
@@ -181,12 +219,15 @@ class Network:
     def _reset_optimizer(self) -> None:
         """Forget velocities, moments and the number of steps."""
         rule, plan = self._optimizer.rule, self.plan
+        state, grads = (
+            _aligned(RULES[rule][1] * plan.size, self.dtype),
+            _aligned(plan.size, self.dtype),
+        )
         self._rule = np.zeros(1, RULE).view(np.recarray)
         self._rule.kind = list(RULES).index(rule)
         self._rule.parameters = plan.size
         self._rule.seed = self._noise_seed
-        self._state = _aligned(RULES[rule][1] * plan.size, self.dtype)
-        self._grads = _aligned(plan.size, self.dtype)
+        self._state, self._grads = state, grads
         self._pairs: lbfgs.Pairs = []
 
     def _follow_optimizer(self) -> None:
@@ -214,6 +255,7 @@ class Network:
 
     @optimizer.setter
     def optimizer(self, value: str | optimizers.Optimizer) -> None:
+        self._refuse_others()
         self._optimizer = optimizers.get(value)
         if self._plan is not None:
             self._reset_optimizer()
@@ -238,7 +280,19 @@ class Network:
         new = np.asarray(value, self.dtype)
         if new.shape != self.params.shape:
             raise ValueError(f"params must have shape {self.params.shape}, got {new.shape}")
-        self._params[...] = new
+        self._refuse_others()
+        with self._moving():
+            self._params[...] = new
+
+    @property
+    def history(self) -> History | None:
+        """Of the last training."""
+        return None if self._progress is None else self._progress.history
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a training was interrupted."""
+        return self._progress is not None and self._progress.unfinished
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters by name: ``"0.weight"``, ``"0.bias"``, ...
@@ -303,6 +357,26 @@ class Network:
             Where it is another network's.
         """
         self.load_state_dict(files.read(path)[0])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole network to a safetensors file, whole or not at all: see `fastnn.files`.
+
+        Architecture, parameters, optimizer and its memory, random generators, history, classes,
+        and where `fit` was interrupted. `fastnn.load` reads it; initializers are left out.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The file; an old one is replaced.
+
+        Raises
+        ------
+        TypeError
+            Where a layer, schedule or a callback's memory is of a kind that no file can hold.
+        OSError
+            Where the system cannot write; an old file is as it was.
+        """
+        saving.save(self, path)
 
     def summary(self) -> None:
         """Print the layers with their output widths and numbers of parameters.
@@ -371,23 +445,25 @@ class Network:
             return "categorical_accuracy"
         return self.plan.loss.metric
 
-    def _buffers(self, capacity: int, threads: int, training: bool) -> Buffers:
-        """Buffers for batches of so many rows; parameters and optimizer are shared.
-
-        Threads that train share a batch, those that only look have one each.
-        """
-        none = np.empty(0, self.dtype)
-        batches = 1 if training else threads
-        work = _aligned(batches * capacity * self.plan.row_size, self.dtype)
-        scratch = _aligned(threads * SCRATCH, self.dtype) if self.backend == "compiled" else none
-        if not training:
-            return Buffers(self._params, none, work, none, none, scratch)
-        grad_work = _aligned(len(work), self.dtype)
+    def _training_buffers(self, capacity: int, threads: int) -> Buffers:
+        """Buffers for batches of so many rows; parameters and optimizer are shared."""
+        work = _aligned(capacity * self.plan.row_size, self.dtype)
         grads = self._grads
         if self.backend == "compiled":
             parts = compiled.parts_of(self.plan)
             grads = _aligned(parts * self.plan.size, self.dtype) if parts > 1 else grads
-        return Buffers(self._params, grads, work, grad_work, self._state, scratch)
+        scratch = self._scratch(threads)
+        return Buffers(self._params, grads, work, np.zeros_like(work), self._state, scratch)
+
+    def _looking_buffers(self, params: np.ndarray, capacity: int, threads: int) -> Buffers:
+        """Buffers for each of so many threads, that only look."""
+        none = np.empty(0, self.dtype)
+        work = _aligned(threads * capacity * self.plan.row_size, self.dtype)
+        return Buffers(params, none, work, none, none, self._scratch(threads))
+
+    def _scratch(self, threads: int) -> np.ndarray:
+        """What products of the compiled backend need."""
+        return _aligned(threads * SCRATCH if self.backend == "compiled" else 0, self.dtype)
 
     def _crew_for(self, capacity: int) -> _threads.Crew:
         """Who trains; what was found out by an earlier `fit` of such batches is not forgotten."""
@@ -399,21 +475,83 @@ class Network:
     def _engine(self) -> ModuleType:
         return _BACKENDS[self.backend]
 
+    # -- who may move what, and when ----------------------------------------
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one training at a time."""
+        me = os.getpid(), threading.get_ident()
+        with _threads.gate:
+            if self._busy[0] == me[0]:  # else the other process has it, not this one
+                raise RuntimeError("the network is being fitted; wait for that, or fit a copy")
+            self._busy = me
+        try:
+            yield
+        finally:
+            self._busy = (0, 0)
+
+    def _refuse_others(self) -> None:
+        """Let nobody change a network that another thread trains."""
+        process, thread = self._busy
+        if process == os.getpid() and thread != threading.get_ident():
+            raise RuntimeError("the network is being fitted; wait for that, or change a copy")
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """Surrounds what moves parameters: other threads see them before or after it."""
+        self._version += 1
+        try:
+            yield
+        finally:
+            self._version += 1
+        patience = time.monotonic() + _PATIENCE
+        while self._waiting and time.monotonic() < patience:
+            time.sleep(1e-4)
+
+    def _steadily(self, look: Callable[[np.ndarray], _T]) -> _T:
+        """``look(params)`` at parameters that stay as they are meanwhile.
+
+        Where another thread trains, what was seen of moving ones is thrown away, and a copy is
+        taken between two of its slices.
+        """
+        version = self._version
+        if version % 2 == 0:
+            result = look(self._params)
+            if self._version == version:
+                return result
+        me = threading.get_ident()
+        self._waiting[me] = True
+        try:
+            while True:
+                version = self._version
+                if version % 2 == 0:
+                    params = self._params.copy()
+                    if self._version == version:
+                        break
+                time.sleep(1e-4)
+        finally:
+            del self._waiting[me]
+        return look(params)
+
     # -- what it does -------------------------------------------------------
 
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
-        epochs: int = 1,
+        epochs: int | None = None,
+        initial_epoch: int = 0,
         batch_size: int | None = None,
+        steps_per_epoch: int | None = None,
         shuffle: bool = True,
         sample_weight: Any = None,
         class_weight: dict[int, float] | str | None = None,
         validation_data: tuple[Any, Any] | None = None,
         validation_split: float = 0.0,
         callbacks: Any = None,
+        resume: bool | str | os.PathLike[str] = False,
+        rollback: bool = False,
         verbose: int | str = "auto",
     ) -> History:
         """Train on data; a second call goes on from the first, optimizer state included.
@@ -422,14 +560,21 @@ class Network:
         ----------
         x : array (n, fan_in)
             Real numbers of any dtype, strides and byte order; a memmap may be larger than
-            memory. Never changed and never copied whole.
+            memory. Never changed and never copied whole. Or, without ``y``, an iterable of
+            batches ``(x, y)`` or ``(x, y, sample_weight)``, a step each.
         y : array (n,) or (n, fan_out)
             Class labels, or what the outputs should be.
-        epochs : int, default 1
-            Passes over the data; with `LBFGS` iterations, fewer where it is done before.
+        epochs : int, optional
+            The number at which the training ends, by default 1: passes over the data; with
+            `LBFGS` iterations, fewer where it is done before.
+        initial_epoch : int, default 0
+            The number of the first epoch, as in Keras: ``epochs - initial_epoch`` are trained.
         batch_size : int, optional
             Rows for each update; the last batch holds what is left. By default 32, as in Keras,
             and with `LBFGS` all rows, which takes nothing less.
+        steps_per_epoch : int, optional
+            Where batches come one by one, how many make an epoch; by default all of them. An
+            iterator that ends with its first epoch can serve no second one.
         shuffle : bool, default True
             A fresh permutation of the rows for each epoch, from the network's seed.
         sample_weight : array (n,), optional
@@ -446,6 +591,16 @@ class Network:
             epoch, from 0 to below 1; instead of ``validation_data``.
         callbacks : list of Callback or callable, optional
             See `fastnn.callbacks`; a function is called as ``f(epoch, logs)`` after each epoch.
+        resume : bool or path, default False
+            Go on with the training that was interrupted, True for the one of this network, or the
+            one in a file that `save` or a `Checkpoint` has written: the end is, byte for byte,
+            what it would have been without the interruption, also in the middle of an epoch, in
+            another process or with another number of threads. Data, batch size, shuffling and
+            callbacks must be the same.
+        rollback : bool, default False
+            Whether a training that diverges leaves the network as it was before the slice (some
+            30 ms) in which it did, for the price of a copy of the parameters and the optimizer's
+            memory each time; ``resume=True`` then goes on from there.
         verbose : {"auto", 0, 1, 2}
             0 silent, 1 a bar, 2 a line for each epoch; "auto" a bar in a terminal, some
             lines elsewhere.
@@ -459,131 +614,103 @@ class Network:
         ------
         TypeError, ValueError
             Where the data do not fit; nothing has changed then.
+        FormatError, OSError
+            Where the file to go on from cannot be read.
+        RuntimeError
+            Where the network is being fitted already, by another thread or by its own callback.
         DivergenceError
             Where a loss or a parameter is no longer finite.
+        KeyboardInterrupt
+            After Ctrl-C, between two slices: the network can be used, and go on.
         """
-        epochs = whole("epochs", epochs)
-        if batch_size is not None:
-            batch_size = whole("batch_size", batch_size)
-        self._optimizer.check()
-        if verbose not in ("auto", 0, 1, 2):
-            raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
-        chain = Chain(callbacks, self)
-        if number("validation_split", validation_split, least=0, below=1):
-            if validation_data is not None:
-                raise ValueError("validation_split and validation_data exclude each other")
-            x, y, sample_weight, validation_data = _split(x, y, sample_weight, validation_split)
-        pair, plan = self._pair(x, y, sample_weight, class_weight)
-        self._check_trainable(plan)
-        samples = len(pair[0].array)
-        batch_size = self._batch_size(batch_size, samples)
-        validation = None
-        if validation_data is not None:
-            validation = _validation(validation_data)
-            self._check_validation(validation, plan)
-        if self._plan is None:
-            self._build(plan.in_shape)
-        self._follow_optimizer()
-        plan, metric = self.plan, self._metric_op(pair)
-        capacity = _capacity(min(batch_size, samples))
-        crew = self._crew_for(capacity)
-        buffers = self._buffers(capacity, crew.most, training=True)
-        engine, terms = self._engine(), self._terms(self._rule)
-
-        def steps(piece: Slice, rates: np.ndarray, scores: np.ndarray) -> int:
-            batches = (piece.order, piece.starts, piece.stops, rates, *scores)
-            threads, began = crew.threads, time.perf_counter()
-            done = engine.train(
-                plan, metric, self._rule, terms, pair, buffers, capacity, *batches, threads
-            )
-            crew.learn(len(piece.starts), time.perf_counter() - began)
-            return done
-
-        def train(piece: Slice, scores: np.ndarray) -> int:
-            rates = self.optimizer.rates(int(self._rule.step[0]), len(piece.starts))
-            return steps(piece, rates, scores)
-
-        take, plateau = train, self._optimizer.plateau
-        if plateau is not None:
-            chain.members.append(
-                LambdaCallback(
-                    on_epoch_end=lambda epoch, logs: plateau.epoch_ended(
-                        logs.get("val_loss", logs["loss"])
-                    )
-                )
-            )
-        if isinstance(self._optimizer, optimizers.LBFGS):
-            grads = buffers.grads[: plan.size]
-            search = lbfgs.Trainer(
-                steps, self._params, grads, self._rule, self._pairs, self._optimizer
-            )
-            take = search.train
-            chain.members.append(search)
-
-        return training.run(
-            train=take,
-            diverged=lambda finite: self._first_bad(buffers, capacity, finite),
-            validate=None if validation is None else lambda: self.evaluate(*validation),
-            samples=samples,
-            batch_size=batch_size,
+        return fitting.fit(
+            self,
+            x,
+            y,
             epochs=epochs,
-            rng=self._shuffle_rng if shuffle else None,
-            metric=self._metric.name if metric else "",
-            penalized=bool(terms.l1.any() or terms.l2.any()),
-            reporter=Reporter(verbose, epochs),
-            callbacks=chain,
+            initial_epoch=initial_epoch,
+            batch_size=batch_size,
+            steps_per_epoch=steps_per_epoch,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            callbacks=callbacks,
+            resume=resume,
+            rollback=rollback,
+            verbose=verbose,
         )
 
-    def _check_trainable(self, plan: Plan) -> None:
-        """Refuse a plan that has an activation without a gradient."""
-        for row in plan.rows:
-            op = op_of(row)
-            if op.role == "activation" and op.backward is None:
-                raise ValueError(
-                    f"layer {row.layer}, {self.layers[row.layer]!r}: {op.name} has no gradient "
-                    "and can only predict; to train, take sigmoid or another activation"
-                )
+    def partial_fit(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        batch_size: int | None = None,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | str | None = None,
+    ) -> Network:
+        """Train for one epoch without a word, as scikit-learn names it; the optimizer goes on.
 
-    def _batch_size(self, asked: int | None, samples: int) -> int:
-        """Rows of a batch: what was asked for, or what suits the optimizer."""
-        if not isinstance(self._optimizer, optimizers.LBFGS):
-            return 32 if asked is None else asked
-        if asked is not None and asked < samples:
-            raise ValueError(
-                f"LBFGS needs all {samples} rows at once: leave batch_size out, got {asked}"
-            )
-        if any(layer.term("weight")[2:] != (0, False) for layer in self.layers):
-            raise ValueError("LBFGS knows no max_norm and no non_negative; leave them out")
-        return samples
+        Parameters
+        ----------
+        x, y, batch_size, sample_weight, class_weight
+            As in `fit`.
 
-    def _check_validation(self, validation: tuple[Any, Any], plan: Plan) -> None:
-        """Check validation data as x and y are, under their own name."""
-        known, self._plan = self._plan, plan
-        try:
-            self._pair(*validation)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"validation_data: {error}") from None
-        finally:
-            self._plan = known
+        Returns
+        -------
+        Network
+            This one.
+        """
+        weights = {"sample_weight": sample_weight, "class_weight": class_weight}
+        self.fit(x, y, batch_size=batch_size, verbose=0, **weights)
+        return self
 
-    def _first_bad(self, buffers: Buffers, capacity: int, finite_loss: bool) -> str:
-        """Where the first number lies that is not finite, in the order of the computation."""
-        if not finite_loss:
-            for row in self.plan.rows:
-                start = int(row.out) * capacity
-                values = buffers.work[start : start + int(row.fan_out) * capacity]
-                if row.layer != METRIC and not np.isfinite(values).all():
-                    if row.layer == LOSS:
-                        break
-                    name = op_of(row).name
-                    layer = self.layers[row.layer]
-                    return f"the output of {name} in layer {row.layer}, {layer!r}, is not finite"
-            return "the loss is not finite"
-        for parameter in self.plan.parameters:
-            if not np.isfinite(parameter.of(self._params)).all():
-                layer = self.layers[parameter.layer]
-                return f"{parameter.name} of layer {parameter.layer}, {layer!r}, is not finite"
-        return "a parameter is not finite"
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
+    ) -> dict[str, float]:
+        """Take one step, all rows in one batch; the optimizer goes on.
+
+        Parameters
+        ----------
+        x, y, sample_weight, class_weight
+            As in `fit`.
+
+        Returns
+        -------
+        dict of str to float
+            Loss and metric before the step.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError, DivergenceError
+            As in `fit`.
+
+        Examples
+        --------
+        >>> import fastnn as fnn
+        >>> x, y = fnn.datasets.xor()
+        >>> net = fnn.Network([fnn.Dense(1)], seed=0)
+        >>> net.train_on_batch(x, y)["loss"] > net.train_on_batch(x, y)["loss"]
+        True
+        """
+        return fitting.train_on_batch(self, x, y, sample_weight, class_weight)
+
+    def _become(self, other: Network) -> None:
+        """Take over everything from a network of the same architecture that is given up."""
+        if self._plan is None:
+            self._lay_out(Plan(self.layers, other.plan.in_shape, self._loss, self._metric))
+        self.params = other._params
+        self._crew = self._steps = None
+        for name in ("seed", "classes", "_optimizer", "_rule", "_state", "_grads", "_pairs",
+                     "_shuffle_rng", "_noise_seed", "_progress"):  # fmt: skip
+            setattr(self, name, getattr(other, name))
 
     def predict(self, x: Any) -> np.ndarray:
         """Output of the network for each row of ``x``.
@@ -603,20 +730,27 @@ class Network:
         TypeError, ValueError
             Where ``x`` does not fit.
         """
+        version = self._version
         if self._few is not None and type(x) is np.ndarray:
             few = self._few(x)
-            if few is not None:
+            if few is not None and self._version == version and version % 2 == 0:
                 return few
         plan = self.plan
         source = self._inputs(x, checked=False)  # the engine looks, where the rows are cached
         samples = len(source.array)
         capacity = _capacity(min(_BLOCK, samples))
-        out = np.empty((samples, plan.fan_out), self.dtype)
-        threads = _threads.looking(self.threads, plan, samples)
-        buffers, engine = self._buffers(capacity, threads, training=False), self._engine()
-        for rows in _row_slices(samples, plan):
-            if not engine.predict(plan, [source], buffers, capacity, rows, out[rows[0] :], threads):
-                sources.check_finite("x", source.array, self.dtype)
+        threads, engine = _threads.looking(self.threads, plan, samples), self._engine()
+
+        def look(params: np.ndarray) -> np.ndarray:
+            out = np.empty((samples, plan.fan_out), self.dtype)
+            room = self._looking_buffers(params, capacity, threads)
+            for rows in _row_slices(samples, plan):
+                part = out[rows[0] :]
+                if not engine.predict(plan, [source], room, capacity, rows, part, threads):
+                    sources.check_finite("x", source.array, self.dtype)
+            return out
+
+        out = self._steadily(look)
         if len(plan.out_shape) > 1:
             out = out.reshape(samples, *plan.out_shape)
         plain = (source.scale, source.offset) == (1, 0) and self.backend == "compiled"
@@ -649,11 +783,15 @@ class Network:
         metric = self._metric_op(pair)
         samples = len(pair[0].array)
         capacity = _capacity(min(_BLOCK, samples))
-        threads = _threads.looking(self.threads, plan, samples)
-        buffers, engine = self._buffers(capacity, threads, training=False), self._engine()
-        sums = np.zeros(2)
-        for order in _row_slices(samples, plan):
-            sums += engine.evaluate(plan, metric, pair, buffers, capacity, order, threads)
+        threads, engine = _threads.looking(self.threads, plan, samples), self._engine()
+
+        def look(params: np.ndarray) -> np.ndarray:
+            sums, room = np.zeros(2), self._looking_buffers(params, capacity, threads)
+            for order in _row_slices(samples, plan):
+                sums += engine.evaluate(plan, metric, pair, room, capacity, order, threads)
+            return sums
+
+        sums = self._steadily(look)
         names = ["loss", self._metric.name] if metric else ["loss"]
         return {
             name: float(training.figure(name, total, samples))
@@ -691,7 +829,7 @@ class Network:
         plan = self.plan
         plan.follow(self.layers)
         pair, _ = self._pair(x, y, sample_weight)
-        self._check_trainable(plan)
+        fitting.check_trainable(self, plan)
         samples = len(pair[0].array)
         capacity = _capacity(samples)
         rule = self._rule.copy()
@@ -699,9 +837,16 @@ class Network:
             rule[name] = 0
         terms, order = self._terms(rule), np.arange(samples)
         threads = _threads.training(self.threads, plan, capacity).most
-        shared = self._buffers(capacity, threads, training=True)
-        buffers = shared._replace(grads=_aligned(plan.size, self.dtype))
-        self._engine().gradients(plan, "", rule, terms, pair, buffers, capacity, order, threads)
+        shared = self._training_buffers(capacity, threads)
+        engine = self._engine()
+
+        def look(params: np.ndarray) -> Buffers:
+            grads = _aligned(plan.size, self.dtype)
+            buffers = shared._replace(params=params, grads=grads)
+            engine.gradients(plan, "", rule, terms, pair, buffers, capacity, order, threads)
+            return buffers
+
+        buffers = self._steadily(look)
         result = {p.title: p.of(buffers.grads) for p in plan.parameters}
         result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, *plan.in_shape)
         ops = plan.for_metric("", len(pair) > 2)
@@ -726,27 +871,6 @@ def _chain(layers: Any) -> list[Layer]:
     if all(isinstance(layer, Input) for layer in chain):
         raise ValueError("layers must hold at least one Dense or Activation, got none")
     return chain
-
-
-def _validation(value: Any) -> tuple[Any, Any]:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ValueError(f"validation_data must be (x, y), got {type(value).__name__}")
-    return value[0], value[1]
-
-
-def _split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, Any]:
-    """Rows to train on, their targets and weights, and the last rows to validate with."""
-    x, y = np.asarray(x), np.asarray(y)
-    rows = len(x) if x.ndim else 0
-    kept = rows - int(rows * share)
-    if kept == rows or len(y) != rows:
-        raise ValueError(
-            f"validation_split={share:g} of {rows} rows leaves none to validate with"
-            if kept == rows
-            else f"x and y must have as many rows, got {rows} and {len(y)}"
-        )
-    weights = None if sample_weight is None else np.asarray(sample_weight)[:kept]
-    return x[:kept], y[:kept], weights, (x[kept:], y[kept:])
 
 
 def _aligned(size: int, dtype: np.dtype) -> np.ndarray:

@@ -77,7 +77,7 @@ class Parameter(NamedTuple):
     @property
     def size(self) -> int:
         """Numbers in it."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def of(self, params: np.ndarray) -> np.ndarray:
         """View of it in a buffer with the map of ``params``."""
@@ -147,6 +147,9 @@ class Plan:
             shape = layer.out_shape(shape)
             width = math.prod(shape)
         self.out_shape = shape
+        owned: dict[int, list[Parameter]] = {}
+        for parameter in self.parameters:
+            owned.setdefault(parameter.layer, []).append(parameter)
         for number, step in rectified(steps):
             if step.twin:  # same input, same output, other passes
                 same = {k: records[-1][k] for k in ("layer", "x", "out", "fan_in", "fan_out")}
@@ -157,8 +160,8 @@ class Plan:
             if "kept" in fields_of(OPS[step.op]):
                 record["kept"] = self._region(step.fan_in)
             arrays = {}
-            for parameter in self.parameters:
-                if parameter.layer == number and parameter.name in step.parameters:
+            for parameter in owned.get(number, ()):
+                if parameter.name in step.parameters:
                     record[parameter.name] = parameter.offset
                     arrays[parameter.name] = parameter.shape
             if arrays:

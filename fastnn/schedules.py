@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -342,6 +343,19 @@ class ReduceOnPlateau(Schedule):
         self.cooldown = whole("cooldown", cooldown, least=0)
         self.min_learning_rate = number("min_learning_rate", min_learning_rate, least=0)
         self._best, self._waited, self._cooling = float("inf"), 0, 0
+
+    @property
+    def memory(self) -> list[float | None]:
+        """What it has been told: the best loss or None, epochs since, epochs left to cool down."""
+        best = None if self._best == float("inf") else self._best
+        return [best, self._waited, self._cooling]
+
+    @memory.setter
+    def memory(self, value: Any) -> None:
+        best, waited, cooling = value
+        self._best = float("inf") if best is None else number("best", best)
+        self._waited = whole("waited", waited, least=0)
+        self._cooling = whole("cooling", cooling, least=0)
 
     def at(self, steps: np.ndarray) -> np.ndarray:
         """The rate of the epoch that is under way, whatever the step."""

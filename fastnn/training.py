@@ -3,22 +3,35 @@
 One call into the compiled interpreter runs as many whole batches as fit in
 about `SLICE_SECONDS`; then Python shows progress, keeps the history, sees
 Ctrl-C. What all that costs does not depend on the size of a batch.
+
+Everything the loop must know to go on, beside the network itself, is in `Progress`: whoever keeps
+that, in memory or in a file, can interrupt a training anywhere between two slices.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastnn.callbacks import Chain
+from fastnn._callback import Chain, tell
+from fastnn.interrupts import Interrupts
 
-__all__ = ["SLICE_SECONDS", "DivergenceError", "History", "Slice", "slices"]
+__all__ = [
+    "SLICE_SECONDS",
+    "Arrays",
+    "Batches",
+    "DivergenceError",
+    "History",
+    "Progress",
+    "Slice",
+    "Training",
+]
 
 SLICE_SECONDS = 0.03
 
@@ -39,32 +52,185 @@ class History:
         layers have penalties, ``loss`` includes them, and ``data_loss`` and
         ``regularization_loss`` show the two apart; ``val_loss`` is of the data alone.
     epoch : list of int
-        Numbers of the epochs, from 0.
+        Numbers of the epochs, from 0 or from ``initial_epoch``.
     """
 
     def __init__(self) -> None:
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
 
-    def extend(self, figures: dict[str, list[float]]) -> None:
-        """Append epochs: one number of each figure for every epoch."""
+    def extend(self, first: int, figures: dict[str, list[float]]) -> None:
+        """Append epochs from number ``first`` on: one number of each figure for every epoch."""
         for name, values in figures.items():
             self.history.setdefault(name, []).extend(values)
-        self.epoch.extend(range(len(self.epoch), len(self.history["loss"])))
+        self.epoch.extend(range(first, first + len(figures["loss"])))
+
+    def last(self) -> dict[str, float]:
+        """Figures of the last epoch."""
+        return {name: values[-1] for name, values in self.history.items()}
 
     def __repr__(self) -> str:
-        last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self.history.items())
+        last = ", ".join(f"{name}={value:.4g}" for name, value in self.last().items())
         return f"History({len(self.epoch)} epochs{': ' if last else ''}{last})"
+
+
+@dataclass
+class Progress:
+    """How far a training is: what is needed to go on, beside parameters and optimizer."""
+
+    epochs: int  # at which it ends
+    batch_size: int  # 0 where batches come one by one
+    shuffle: bool
+    samples: int  # 0 where batches come one by one
+    data: str | None = None  # fingerprint of the data, once somebody has asked for it
+    epoch: int = 0  # that is under way
+    batch: int = 0  # batches of it that are done
+    rows: int = 0  # rows of these
+    over: bool = False  # whether that were all
+    told: int = 0  # callbacks that have heard so
+    stopped: bool = False  # whether one of them ended the training
+    generator: Mapping[str, Any] = field(default_factory=dict)  # what shuffles, before this epoch's
+    # permutation; where the epoch is over, before the next one's
+    # Sums of losses, metrics and penalties of the epoch's batches so far, in pieces (3, batches).
+    scores: list[np.ndarray] = field(default_factory=list)
+    history: History = field(default_factory=History)
+    callbacks: list[tuple[str, dict[str, Any]]] | None = None  # kind and state, once they began
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether epochs are left."""
+        return self.epoch < self.epochs and not self.stopped
+
+    def next_epoch(self, several: int, stopped: bool) -> None:
+        """Begin the epoch after so many."""
+        self.epoch += several
+        self.batch = self.rows = self.told = 0
+        self.over, self.stopped = False, stopped
+        self.scores.clear()
 
 
 class Slice(NamedTuple):
     """Some batches in a row: part of one epoch, or several whole ones."""
 
-    epoch: int
-    batch: int  # number of the first batch in its epoch
     order: np.ndarray  # rows of the user's arrays
     starts: np.ndarray  # batch i holds the rows order[starts[i]:stops[i]]
     stops: np.ndarray
+    over: bool  # whether an epoch ends here
+    data: Any = None  # where each batch comes with data of its own
+
+    @property
+    def rows(self) -> int:
+        """Rows in all batches."""
+        return int((self.stops - self.starts).sum())
+
+
+class Feed(Protocol):
+    """Where slices come from."""
+
+    rng: np.random.Generator
+
+    def take(self, progress: Progress, most: int, whole_epochs: bool) -> Slice | None:
+        """Return at most so many batches, at least one; None where no more come in this epoch."""
+
+
+class Arrays:
+    """Cuts the rows of arrays into slices.
+
+    Parameters
+    ----------
+    samples, batch_size : int
+        The last batch of an epoch holds what is left.
+    rng : numpy.random.Generator
+        Draws a fresh permutation for each epoch.
+    shuffle : bool
+        False keeps the order of the rows. A single batch has no order, so none is drawn for it.
+    """
+
+    def __init__(
+        self, samples: int, batch_size: int, rng: np.random.Generator, shuffle: bool
+    ) -> None:
+        self.samples, self.rng = samples, rng
+        self.starts = np.arange(0, samples, batch_size)
+        self.stops = np.minimum(self.starts + batch_size, samples)
+        self.shuffle = shuffle and len(self.starts) > 1
+        self.order: np.ndarray | None = None  # of the epoch that is under way
+
+    def take(self, progress: Progress, most: int, whole_epochs: bool) -> Slice:
+        """As `Feed.take`; several epochs where they are whole and all of them fit."""
+        batches, batch = len(self.starts), progress.batch
+        several = min(most // batches, progress.epochs - progress.epoch) if whole_epochs else 1
+        if several > 1 and batch == 0:
+            # Without shuffling every epoch reads the same rows, which are then listed once.
+            copies = [self._permutation() for _ in range(several)] if self.shuffle else []
+            order = np.concatenate(copies) if copies else np.arange(self.samples)
+            shift = np.arange(several)[:, None] * (self.samples if copies else 0)
+            starts, stops = (self.starts + shift).ravel(), (self.stops + shift).ravel()
+            return Slice(order, starts, stops, True)
+        if self.shuffle and self.order is None:
+            self.order = self._permutation()
+        after = min(batch + most, batches)
+        low, high = self.starts[batch], self.stops[after - 1]
+        order = np.arange(low, high) if self.order is None else self.order[low:high]
+        if after == batches:
+            self.order = None
+        return Slice(
+            order, self.starts[batch:after] - low, self.stops[batch:after] - low, after == batches
+        )
+
+    def _permutation(self) -> np.ndarray:
+        return self.rng.permutation(self.samples)
+
+
+class Batches:
+    """Takes batches from an iterable, a slice each.
+
+    Parameters
+    ----------
+    batches : iterable of tuple
+        ``(x, y)`` or ``(x, y, sample_weight)``; asked anew for each epoch, unless it is an
+        iterator, which goes on where it was.
+    per_epoch : int or None
+        Batches of an epoch; by default all there are.
+    rng : numpy.random.Generator
+        Not asked: batches come in an order of their own.
+    prepare : callable
+        ``prepare(batch)`` checks one and gives its sources.
+    """
+
+    def __init__(
+        self,
+        batches: Any,
+        per_epoch: int | None,
+        rng: np.random.Generator,
+        prepare: Callable[[Any], Any],
+    ) -> None:
+        self.batches, self.per_epoch, self.rng, self.prepare = batches, per_epoch, rng, prepare
+        self.iterator: Iterator[Any] | None = None
+
+    def take(self, progress: Progress, most: int, whole_epochs: bool) -> Slice | None:
+        """As `Feed.take`."""
+        if progress.batch == self.per_epoch:
+            self.iterator = None
+            return None
+        if self.iterator is None:
+            self.iterator = iter(self.batches)
+            if self.iterator is not self.batches:  # what has been seen of it is passed over
+                for _ in range(progress.batch):
+                    next(self.iterator, None)
+        try:
+            batch = next(self.iterator)
+        except StopIteration:
+            if progress.batch == 0 or self.per_epoch is not None:
+                wanted = "" if self.per_epoch is None else f" of {self.per_epoch}"
+                raise ValueError(
+                    f"x gave {progress.batch}{wanted} batches in epoch {progress.epoch + 1}; give "
+                    "a list or another iterable that can be gone through again, or fewer epochs"
+                ) from None
+            self.iterator = None
+            return None
+        data = self.prepare(batch)
+        rows = len(data[0].array)
+        return Slice(np.arange(rows), np.array([0]), np.array([rows]), False, data)
 
 
 class Pace:
@@ -79,116 +245,17 @@ class Pace:
         self.batches = max(1.0, min(fitting, 4 * max(batches, self.batches)))
 
 
-def slices(
-    samples: int,
-    batch_size: int,
-    epochs: int,
-    rng: np.random.Generator | None,
-    pace: Pace,
-    whole_epochs: bool,
-) -> Iterator[Slice]:
-    """Cut the training into slices as long as ``pace`` says when each is asked for.
-
-    Parameters
-    ----------
-    samples, batch_size, epochs : int
-        The last batch of an epoch holds what is left.
-    rng : numpy.random.Generator or None
-        Draws a fresh permutation for each epoch; None keeps the order of the rows. A
-        single batch has no order, so none is drawn for it.
-    pace : Pace
-        Read before each slice.
-    whole_epochs : bool
-        Whether a slice may hold several epochs.
-    """
-    starts = np.arange(0, samples, batch_size)
-    stops = np.minimum(starts + batch_size, samples)
-    batches = len(starts)
-    shuffled = rng is not None and batches > 1
-    epoch = 0
-    while epoch < epochs:
-        several = min(int(pace.batches) // batches, epochs - epoch) if whole_epochs else 1
-        if several > 1:
-            # Without shuffling every epoch reads the same rows, which are then listed once.
-            copies = [permutation(samples, rng) for _ in range(several)] if shuffled else []
-            order = np.concatenate(copies) if shuffled else np.arange(samples)
-            shift = np.arange(several)[:, None] * (samples if shuffled else 0)
-            yield Slice(epoch, 0, order, (starts + shift).ravel(), (stops + shift).ravel())
-            epoch += several
-            continue
-        order = permutation(samples, rng) if shuffled else np.empty(0, np.int64)
-        batch = 0
-        while batch < batches:
-            after = min(batch + int(pace.batches), batches)
-            low, high = starts[batch], stops[after - 1]
-            rows = order[low:high] if shuffled else np.arange(low, high)
-            yield Slice(epoch, batch, rows, starts[batch:after] - low, stops[batch:after] - low)
-            batch = after
-        epoch += 1
-
-
-def permutation(samples: int, rng: np.random.Generator | None) -> np.ndarray:
-    """Row numbers in a fresh random order."""
-    assert rng is not None
-    return rng.permutation(samples)
-
-
-class Reporter:
-    """Shows how far the training is: a bar in a terminal, a line for each epoch, or nothing.
-
-    Parameters
-    ----------
-    verbose : {"auto", 0, 1, 2}
-        0 nothing; 1 a bar that is drawn over itself; 2 a line for each epoch; "auto" a
-        bar where the output is a terminal, elsewhere a line for about every tenth of the
-        training.
-    epochs : int
-        How many there will be.
-    """
-
-    WIDTH = 24
-
-    def __init__(self, verbose: int | str, epochs: int, output: TextIO | None = None) -> None:
-        self.output = output or sys.stdout
-        terminal = self.output.isatty()
-        self.bar = verbose == 1 or (verbose == "auto" and terminal)
-        self.every = max(1, epochs // 10) if verbose == "auto" and not terminal else 0
-        self.every = 1 if verbose == 2 else self.every
-        self.epochs = epochs
-        self.began = time.perf_counter()
-        self.drawn = 0
-
-    def line(self, epochs: int, values: dict[str, float]) -> str:
-        """Epochs done, seconds and figures."""
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        seconds = time.perf_counter() - self.began
-        return f"epoch {epochs}/{self.epochs}  {seconds:.1f} s  {figures}"
+class Watcher(Protocol):
+    """What shows how far a training is."""
 
     def progress(self, share: float, epochs: int, values: dict[str, float]) -> None:
-        """Draw the bar anew; ``share`` of the whole training is done."""
-        if not self.bar:
-            return
-        full = int(share * self.WIDTH)
-        bar = f"[{'=' * full}{' ' * (self.WIDTH - full)}]"
-        width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be drawn over
-        text = f"{bar} {self.line(epochs, values)}"[:width]
-        self.output.write("\r" + text.ljust(self.drawn))
-        self.output.flush()
-        self.drawn = len(text)
+        """Hear after every slice: the share of the whole, epochs done, figures so far."""
 
-    def ended(self, history: History, epochs: int) -> None:
-        """Print the lines of the last so many epochs, where lines are wanted."""
-        last = len(history.epoch)
-        for number in range(last - epochs + 1, last + 1) if self.every else ():
-            if number % self.every == 0 or number == self.epochs:
-                values = {name: value[number - 1] for name, value in history.history.items()}
-                print(self.line(number, values), file=self.output, flush=True)
+    def ended(self, history: History, epochs: int, most: int) -> None:
+        """Hear of the end of so many epochs, and how many there will be."""
 
     def close(self) -> None:
-        """Leave the bar on its line."""
-        if self.bar and self.drawn:
-            self.output.write("\n")
-            self.output.flush()
+        """Hear that it is over."""
 
 
 def figure(name: str, total: Any, rows: int) -> Any:
@@ -196,111 +263,181 @@ def figure(name: str, total: Any, rows: int) -> Any:
     return np.sqrt(total / rows) if name == "rmse" else total / rows
 
 
-def run(
-    *,
-    train: Callable[[Slice, np.ndarray], int],
-    diverged: Callable[[bool], str],
-    validate: Callable[[], dict[str, float]] | None,
-    samples: int,
-    batch_size: int,
-    epochs: int,
-    rng: np.random.Generator | None,
-    metric: str,
-    penalized: bool,
-    reporter: Reporter,
-    callbacks: Chain,
-) -> History:
-    """Train slice by slice.
+@dataclass
+class Training:
+    """One training, slice by slice; `run` ends it or raises, and may be called on another day.
 
     Parameters
     ----------
+    progress : Progress
+        Moves on with every slice.
+    feed : Feed
+        The user's data.
     train : callable
         ``train(slice, scores)`` runs a slice, writes the sum of each batch's losses, metrics
         and penalties to the three rows of ``scores``, and returns how many batches went well.
+    moving : callable
+        ``with moving():`` surrounds what changes parameters.
     diverged : callable
         ``diverged(finite_loss)`` says in which layer the first number that is not finite
-        lies.
+        lies, after a slice that did not go well.
     validate : callable or None
         Called after every epoch, for figures of other data.
-    samples, batch_size, epochs, rng
-        See `slices`.
+    fingerprint : callable
+        Called where the data must be known again.
     metric : str
         Name of the metric, empty where there is none.
     penalized : bool
         Whether to show penalties.
-    reporter : Reporter
+    watcher : Watcher
         Shows progress.
     callbacks : Chain
         The user's, then those of the optimizer; any of them may end the training.
-
-    Raises
-    ------
-    DivergenceError
-        Where a loss or a parameter is no longer finite.
+    interrupts : Interrupts
+        Those of the whole `fit`.
     """
-    history = History()
-    pace = Pace()
-    batches = -(-samples // batch_size)
-    parts: list[np.ndarray] = []  # losses and metrics of the batches of the epoch so far
-    running = np.zeros(3)  # their sums, near enough to show along the way
-    whole_epochs = validate is None and not callbacks.members
-    stop, shown = False, dict[str, float]()
 
-    def means(sums: np.ndarray, rows: int) -> dict[str, Any]:
-        values = {"loss": sums[0] + sums[2], metric: sums[1]}
-        if penalized:
+    progress: Progress
+    feed: Feed
+    train: Callable[[Slice, np.ndarray], int]
+    moving: Callable[[], AbstractContextManager[None]]
+    diverged: Callable[[bool], str]
+    validate: Callable[[], dict[str, float]] | None
+    fingerprint: Callable[[], str]
+    metric: str
+    penalized: bool
+    watcher: Watcher
+    callbacks: Chain
+    interrupts: Interrupts
+    begun: bool = False
+
+    def settle(self) -> None:
+        """Bring everything into ``progress`` that somebody needs who goes on with it."""
+        if self.begun:
+            self.progress.callbacks = self.callbacks.states()
+        if self.progress.data is None:
+            self.progress.data = self.fingerprint()
+
+    def run(self) -> History:
+        """Train to the end.
+
+        Raises
+        ------
+        DivergenceError
+            Where a loss or a parameter is no longer finite.
+        """
+        progress, pace = self.progress, Pace()
+        sums = sum((piece.sum(axis=1) for piece in progress.scores), np.zeros(3))  # nearly exact
+        try:
+            self.callbacks.begin(progress.callbacks)
+            self.begun = True
+            while progress.unfinished:
+                if not progress.over:
+                    if progress.batch == 0:
+                        self.callbacks.tell("on_epoch_begin", progress.epoch, {})
+                    sums += self._slice(pace)
+                    shown = self._means(sums, progress.rows)
+                    self.callbacks.tell("on_slice_end", progress.batch, shown)
+                    self.watcher.progress(self._share(), progress.epoch, shown)
+                if progress.over:
+                    self._end_epochs()
+                    sums[:] = 0
+            self.callbacks.tell("on_train_end", progress.history.last())
+        finally:
+            self.callbacks.tell("close")
+            self.watcher.close()
+        return progress.history
+
+    def _slice(self, pace: Pace) -> np.ndarray:
+        """Train on the next batches; the sums of their scores."""
+        progress = self.progress
+        alone = self.validate is None and not self.callbacks.members
+        piece = self.feed.take(progress, int(pace.batches), alone)
+        if piece is None:
+            progress.over = True
+            return np.zeros(3)
+        count = len(piece.starts)
+        scores = np.zeros((3, count))
+        with self.interrupts.held():
+            began = time.perf_counter()
+            with self.moving():
+                done = self.train(piece, scores)
+            seconds = time.perf_counter() - began
+            if done == count:
+                progress.batch += count
+                progress.rows += piece.rows
+                progress.scores.append(scores)
+                progress.over = piece.over
+                if piece.over:
+                    progress.generator = self.feed.rng.bit_generator.state
+        pace.learn(count, seconds)
+        if done < count:
+            self._raise(progress.batch + done, bool(np.isfinite(scores[0, done])))
+        return scores.sum(axis=1)
+
+    def _raise(self, batch: int, finite_loss: bool) -> None:
+        """Say in which batch and layer it went wrong."""
+        progress, of = self.progress, ""
+        epoch = progress.epoch
+        if progress.samples:
+            batches = -(-progress.samples // progress.batch_size)
+            epochs_on, batch = divmod(batch, batches)
+            epoch, of = epoch + epochs_on, f" of {batches}"
+        raise DivergenceError(
+            f"training diverged in epoch {epoch + 1}, batch {batch + 1}{of}: "
+            f"{self.diverged(finite_loss)}; a smaller learning rate may help"
+        )
+
+    def _end_epochs(self) -> None:
+        """Put the epochs that a slice has ended into the history, and tell everybody."""
+        progress, history = self.progress, self.progress.history
+        several = 1
+        if history.epoch[-1:] != [progress.epoch]:  # else an interrupt came after that
+            figures, several = self._figures()
+            if self.validate is not None:
+                figures |= {f"val_{name}": [value] for name, value in self.validate().items()}
+            with self.interrupts.held():
+                history.extend(progress.epoch, figures)
+                if several > 1:  # there are no callbacks, nor anything else to wait for
+                    progress.next_epoch(several, False)
+        if several == 1:
+            logs = history.last()
+            for member in self.callbacks.members[progress.told :]:
+                brief = getattr(member, "brief", False)
+                with self.interrupts.held() if brief else nullcontext():
+                    tell(member, "on_epoch_end", progress.epoch, logs)
+                    progress.told += 1
+            with self.interrupts.held():
+                progress.next_epoch(1, self.callbacks.stop)
+        end = progress.epochs if progress.unfinished else progress.epoch
+        self.watcher.ended(history, several, end)
+        self.watcher.progress(self._share(), progress.epoch, history.last())
+
+    def _figures(self) -> tuple[dict[str, list[float]], int]:
+        """Figures of the epochs that are over, and how many these are.
+
+        Their sums are exact: where an epoch was cut into slices, a matter of time, must not show
+        in the history.
+        """
+        progress = self.progress
+        scores = np.concatenate(progress.scores, axis=1)
+        batches, rows = scores.shape[1], progress.rows
+        if progress.samples:
+            batches, rows = -(-progress.samples // progress.batch_size), progress.samples
+        whole = scores.reshape(3, -1, batches)
+        sums = np.zeros(whole.shape[:2])
+        for row in range(3 if self.penalized else 2):
+            sums[row] = [math.fsum(epoch) for epoch in whole[row].tolist()]
+        return self._means(sums, rows), whole.shape[1]
+
+    def _means(self, sums: np.ndarray, rows: int) -> dict[str, Any]:
+        values = {"loss": sums[0] + sums[2], self.metric: sums[1]}
+        if self.penalized:
             values |= {"data_loss": sums[0], "regularization_loss": sums[2]}
         return {name: figure(name, value, rows).tolist() for name, value in values.items() if name}
 
-    try:
-        callbacks.tell("on_train_begin", {})
-        for piece in slices(samples, batch_size, epochs, rng, pace, whole_epochs):
-            if piece.batch == 0:
-                callbacks.tell("on_epoch_begin", piece.epoch, {})
-            count = len(piece.starts)
-            scores = np.zeros((3, count))
-            began = time.perf_counter()
-            done = train(piece, scores)
-            pace.learn(count, time.perf_counter() - began)
-            if done < count:
-                epochs_on, batch = divmod(piece.batch + done, batches)
-                raise DivergenceError(
-                    f"training diverged in epoch {piece.epoch + epochs_on + 1}, batch "
-                    f"{batch + 1} of {batches}: {diverged(bool(np.isfinite(scores[0, done])))}; "
-                    "a smaller learning rate may help"
-                )
-            parts.append(scores)
-            running += scores.sum(axis=1)
-            reached = piece.batch + count
-            if reached < batches:
-                shown = means(running, reached * batch_size)
-                callbacks.tell("on_slice_end", reached, shown)
-            else:
-                # Exact sums: where an epoch was cut into slices, a matter of time, must not show
-                # in the history.
-                whole = np.concatenate(parts, axis=1).reshape(3, -1, batches)
-                sums = np.zeros(whole.shape[:2])
-                for row in range(3 if penalized else 2):
-                    sums[row] = [math.fsum(epoch) for epoch in whole[row].tolist()]
-                figures = means(sums, samples)
-                if validate is not None:
-                    figures |= {f"val_{name}": [value] for name, value in validate().items()}
-                history.extend(figures)
-                shown = {name: values[-1] for name, values in figures.items()}
-                callbacks.tell("on_slice_end", batches, shown)
-                callbacks.tell("on_epoch_end", piece.epoch, shown)
-                if callbacks.stop:
-                    stop, epochs = True, len(history.epoch)
-                    reporter.epochs = epochs
-                reporter.ended(history, len(figures["loss"]))
-                parts.clear()
-                running[:] = 0
-            position = piece.epoch * batches + piece.batch + count
-            reporter.progress(position / (epochs * batches), len(history.epoch), shown)
-            if stop:
-                break
-        callbacks.tell("on_train_end", shown)
-    finally:
-        callbacks.tell("close")
-        reporter.close()
-    return history
+    def _share(self) -> float:
+        """How much of the whole is done."""
+        progress = self.progress
+        of_epoch = progress.rows / progress.samples if progress.samples else 0.0
+        return (progress.epoch + of_epoch) / progress.epochs

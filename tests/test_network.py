@@ -73,10 +73,14 @@ def test_mean_loss_weights_the_last_batch_rightly(data, batch_size, backend):
 
 
 def pieces(samples, batch_size, epochs, shuffle, whole_epochs, batches=3.0):
-    pace = training.Pace()
-    pace.batches = batches
-    rng = np.random.default_rng(0) if shuffle else None
-    yield from training.slices(samples, batch_size, epochs, rng, pace, whole_epochs)
+    rng, progress = np.random.default_rng(0), training.Progress(epochs, batch_size, True, samples)
+    feed = training.Arrays(samples, batch_size, rng, shuffle)
+    while progress.unfinished:
+        piece = feed.take(progress, int(batches), whole_epochs)
+        yield progress.epoch, progress.batch, piece
+        progress.batch += len(piece.starts)
+        if piece.over:
+            progress.next_epoch(progress.batch // -(-samples // batch_size), False)
 
 
 @pytest.mark.parametrize("whole_epochs", [True, False])
@@ -87,8 +91,8 @@ def test_slices_hold_every_row_of_every_epoch_once(
     samples, batch_size, shuffle, batches, whole_epochs
 ):
     epochs, seen, place = 7, [[]], (0, 0)
-    for piece in pieces(samples, batch_size, epochs, shuffle, whole_epochs, batches):
-        assert (piece.epoch, piece.batch) == place
+    for epoch, batch, piece in pieces(samples, batch_size, epochs, shuffle, whole_epochs, batches):
+        assert (epoch, batch) == place
         for start, stop in zip(piece.starts, piece.stops, strict=True):
             rows = piece.order[start:stop].tolist()
             assert 0 < len(rows) <= batch_size

@@ -1,0 +1,497 @@
+"""From what `Network.fit` is given to a training that runs: checks, data, buffers, steps."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fastnn import lbfgs, saving, training
+from fastnn._callback import Callback, Chain
+from fastnn._check import number, whole
+from fastnn.checkpoints import Checkpoint
+from fastnn.interrupts import Interrupts
+from fastnn.kernels._op import LOSS, METRIC, TRAIN, op_of
+from fastnn.optimizers import LBFGS, Optimizer
+from fastnn.plan import Plan
+from fastnn.progress import Reporter
+from fastnn.schedules import ReduceOnPlateau
+from fastnn.sources import Source
+from fastnn.training import (
+    Arrays,
+    Batches,
+    DivergenceError,
+    Feed,
+    History,
+    Progress,
+    Slice,
+    Training,
+)
+
+if TYPE_CHECKING:
+    from fastnn.network import Network
+
+__all__ = ["fit", "train_on_batch"]
+
+Pair = list[Source]  # inputs, targets and, where there are some, weights
+_WHOLE = 1 << 26  # bytes of an array that are looked at to know it again; of larger ones, samples
+
+
+def capacity_of(rows: int) -> int:
+    """Rows of room, a multiple of 16, so that every region begins on a cache line."""
+    return -(-rows // 16) * 16
+
+
+class Steps:
+    """Takes steps for a network: its plan, its buffers and who works on them.
+
+    Parameters
+    ----------
+    network : Network
+    rows : int
+        Of a batch, at most; more room is made where it is needed.
+    """
+
+    def __init__(self, network: Network, rows: int) -> None:
+        self.network, self.terms = network, network._terms(network._rule)
+        self._make_room(rows)
+
+    def _make_room(self, rows: int) -> None:
+        self.capacity = capacity_of(rows)
+        self.crew = self.network._crew_for(self.capacity)
+        self.buffers = self.network._training_buffers(self.capacity, self.crew.most)
+
+    def take(self, pair: Pair, piece: Slice, rates: np.ndarray, scores: np.ndarray) -> int:
+        """Train on the batches of a slice; how many went well."""
+        network = self.network
+        most = int((piece.stops - piece.starts).max(initial=1))
+        if most > self.capacity:
+            self._make_room(most)
+        batches = (piece.order, piece.starts, piece.stops, rates, *scores)
+        threads, began = self.crew.threads, time.perf_counter()
+        done = network._engine().train(
+            network.plan, network._metric_op(pair), network._rule, self.terms, pair,
+            self.buffers, self.capacity, *batches, threads,
+        )  # fmt: skip
+        if len(piece.starts):
+            self.crew.learn(len(piece.starts), time.perf_counter() - began)
+        return done
+
+    def step(self, pair: Pair, piece: Slice, scores: np.ndarray) -> int:
+        """As `take`, at the optimizer's learning rates."""
+        step = int(self.network._rule.step[0])
+        return self.take(pair, piece, self.network.optimizer.rates(step, len(piece.starts)), scores)
+
+    def compile(self, pair: Pair) -> None:
+        """Compile, or load, what a step needs, by taking none."""
+        key = (self.network._metric_op(pair), len(pair) > 2, self.network.dtype, TRAIN)
+        if key not in self.network.plan.addressed:
+            none = np.empty(0, np.int64)
+            self.take(pair, Slice(none, none, none, False), np.empty(0), np.empty((3, 0)))
+
+    def first_bad(self, finite_loss: bool) -> str:
+        """Where the first number lies that is not finite, in the order of the computation."""
+        network, plan = self.network, self.network.plan
+        if not finite_loss:
+            for row in plan.rows:
+                start = int(row.out) * self.capacity
+                values = self.buffers.work[start : start + int(row.fan_out) * self.capacity]
+                if row.layer != METRIC and not np.isfinite(values).all():
+                    if row.layer == LOSS:
+                        break
+                    name, layer = op_of(row).name, network.layers[row.layer]
+                    return f"the output of {name} in layer {row.layer}, {layer!r}, is not finite"
+            return "the loss is not finite"
+        for parameter in plan.parameters:
+            if not np.isfinite(parameter.of(network._params)).all():
+                layer = network.layers[parameter.layer]
+                return f"{parameter.name} of layer {parameter.layer}, {layer!r}, is not finite"
+        return "a parameter is not finite"
+
+
+class _Plateau(Callback):
+    """Tells a schedule of every epoch's loss."""
+
+    brief = True
+
+    def __init__(self, schedule: ReduceOnPlateau) -> None:
+        self.schedule = schedule
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """The loss of the validation data, if there are some."""
+        self.schedule.epoch_ended(logs.get("val_loss", logs["loss"]))
+
+
+class Data(NamedTuple):
+    """What a training learns from, checked."""
+
+    pair: Pair  # of all rows, or of the first batch
+    plan: Plan  # the network's, or the one it will have
+    stream: Any  # an iterable of batches, None where there are arrays
+    validation: tuple[Any, ...]  # x and y of the validation, or nothing
+
+    @property
+    def samples(self) -> int:
+        """Rows, 0 where batches come one by one."""
+        return 0 if self.stream is not None else len(self.pair[0].array)
+
+    def fingerprint(self, network: Network) -> str:
+        """What tells these data from others; of batches that come one by one nothing is known."""
+        pairs = [] if self.stream is not None else [self.pair]
+        if self.validation:
+            pairs.append(network._pair(*self.validation)[0])
+        digest = hashlib.sha256()
+        for source in itertools.chain(*pairs):
+            array = source.array
+            digest.update(repr((array.shape, array.dtype.str, source[1:])).encode())
+            row = max(1, array[:1].nbytes)
+            step = -(-array.nbytes // _WHOLE)
+            block = max(1, (1 << 20) // row) * step
+            for start in range(0, len(array), block):  # never a second copy of all
+                digest.update(np.ascontiguousarray(array[start : start + block : step]).data)
+        return digest.hexdigest()
+
+
+def fit(
+    network: Network,
+    x: Any,
+    y: Any,
+    *,
+    epochs: int | None,
+    initial_epoch: int,
+    batch_size: int | None,
+    steps_per_epoch: int | None,
+    shuffle: bool,
+    sample_weight: Any,
+    class_weight: Any,
+    validation_data: Any,
+    validation_split: float,
+    callbacks: Any,
+    resume: bool | str | os.PathLike[str],
+    rollback: bool,
+    verbose: int | str,
+) -> History:
+    """Train a network; see `Network.fit`."""
+    network._optimizer.check()
+    if verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
+    chain = Chain(callbacks, network)
+    past = _past(network, resume, chain)
+    optimizer = network._optimizer if past is None else past._optimizer
+    if optimizer.plateau is not None:
+        chain.members.append(_Plateau(optimizer.plateau))
+    search = lbfgs.Trainer(network, optimizer) if isinstance(optimizer, LBFGS) else None
+    if search is not None:
+        chain.members.append(search)
+    if number("validation_split", validation_split, least=0, below=1):
+        if validation_data is not None or y is None:
+            other = "batches that come one by one" if y is None else "validation_data"
+            raise ValueError(f"validation_split and {other} exclude each other")
+        x, y, sample_weight, validation_data = _split(x, y, sample_weight, validation_split)
+    data = _data(network, x, y, sample_weight, class_weight, validation_data)
+    if steps_per_epoch is not None:
+        steps_per_epoch = whole("steps_per_epoch", steps_per_epoch)
+    if (steps_per_epoch if data.stream is None else batch_size) is not None:
+        names = ("steps_per_epoch", "arrays") if data.stream is None else ("batch_size", "batches")
+        raise ValueError(f"{names[0]} has no meaning for {names[1]}; leave it out")
+    progress = Progress(
+        1 if epochs is None else whole("epochs", epochs),
+        _batch_size(network, optimizer, batch_size, data, past),
+        bool(shuffle),
+        data.samples,
+        epoch=whole("initial_epoch", initial_epoch, least=0),
+    )
+    if progress.epoch >= progress.epochs:
+        raise ValueError(f"initial_epoch must be below epochs={epochs or 1}, got {initial_epoch}")
+    if past is not None:
+        _check_past(network, past, progress, data, chain)
+    with Interrupts() as interrupts, network._alone():
+        if past not in (None, network):
+            with interrupts.held():
+                network._become(past)
+        with interrupts.insisted():
+            steps = _prepared(network, data, progress.batch_size)
+            steps.compile(data.pair)
+        take = steps.step
+        if search is not None:
+            search.steps, take = steps, search.train
+        good: list[Any] = []
+
+        def validate() -> dict[str, float]:
+            return network.evaluate(*data.validation)
+
+        def train(piece: Slice, scores: np.ndarray) -> int:
+            if rollback:
+                good[:] = network._params.copy(), network._state.copy(), network._rule.copy()
+            return take(data.pair if piece.data is None else piece.data, piece, scores)
+
+        if past is None:
+            progress.generator = network._shuffle_rng.bit_generator.state
+        else:
+            assert past._progress is not None
+            past._progress.epochs = progress.epochs if epochs else past._progress.epochs
+            progress = past._progress
+            network._shuffle_rng.bit_generator.state = progress.generator
+        run = Training(
+            progress=progress,
+            feed=_feed(network, data, progress, steps_per_epoch, class_weight),
+            train=train,
+            moving=network._moving,
+            diverged=steps.first_bad,
+            validate=validate if data.validation else None,
+            fingerprint=lambda: data.fingerprint(network),
+            metric=network._metric.name if network._metric_op(data.pair) else "",
+            penalized=bool(steps.terms.l1.any() or steps.terms.l2.any()),
+            watcher=Reporter(verbose, progress.epochs),
+            callbacks=chain,
+            interrupts=interrupts,
+        )
+        try:
+            network._progress, network._training = progress, run
+            return run.run()
+        except DivergenceError:
+            if rollback:
+                with network._moving():
+                    network._params[...], network._state[...], network._rule[...] = good
+            else:
+                network._progress = None  # there is nothing to go on with
+            raise
+        finally:
+            with interrupts.held():
+                network._training = None
+                if progress.unfinished:
+                    run.settle()
+
+
+def train_on_batch(
+    network: Network, x: Any, y: Any, sample_weight: Any, class_weight: Any
+) -> dict[str, float]:
+    """Take one step; see `Network.train_on_batch`."""
+    optimizer = network._optimizer
+    optimizer.check()
+    if isinstance(optimizer, LBFGS):
+        raise ValueError("LBFGS cannot take single steps: call fit with all rows")
+    data = _data(network, x, y, sample_weight, class_weight, None)
+    rows, scores = len(data.pair[0].array), np.zeros((3, 1))
+    with Interrupts() as interrupts, interrupts.held(), network._alone():
+        steps = network._steps
+        if steps is None or network._plan is None:
+            steps = network._steps = _prepared(network, data, rows)
+        else:
+            network._follow_optimizer()
+            steps.terms = network._terms(network._rule)
+        piece = Slice(np.arange(rows), np.array([0]), np.array([rows]), True)
+        with network._moving():
+            done = steps.step(data.pair, piece, scores)
+        if not done:
+            raise DivergenceError(
+                f"training diverged: {steps.first_bad(bool(np.isfinite(scores[0, 0])))}; "
+                "a smaller learning rate may help"
+            )
+    figures = {"loss": scores[0, 0] + scores[2, 0]}
+    if network._metric_op(data.pair):
+        figures[network._metric.name] = scores[1, 0]
+    return {name: float(training.figure(name, sum_, rows)) for name, sum_ in figures.items()}
+
+
+# -- what is given ----------------------------------------------------------------------
+
+
+def _data(
+    network: Network, x: Any, y: Any, sample_weight: Any, class_weight: Any, validation_data: Any
+) -> Data:
+    """Check everything before anything changes."""
+    stream = None
+    if y is None:
+        if sample_weight is not None or class_weight == "balanced":
+            raise ValueError(
+                "sample_weight and class_weight='balanced' belong to arrays; batches that come one "
+                "by one are (x, y, sample_weight)"
+            )
+        stream, (x, y, *weights) = _first_of(x)
+        sample_weight = weights[0] if weights else None
+    pair, plan = network._pair(x, y, sample_weight, class_weight)
+    check_trainable(network, plan)
+    validation: tuple[Any, ...] = ()
+    if validation_data is not None:
+        if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+            kind = type(validation_data).__name__
+            raise ValueError(f"validation_data must be (x, y), got {kind}")
+        validation = validation_data[0], validation_data[1]
+        _check_validation(network, validation, plan)
+    return Data(pair, plan, stream, validation)
+
+
+def _first_of(batches: Any) -> tuple[Iterable[Any], Any]:
+    """The batches, and the first of them."""
+    if not isinstance(batches, Iterable) or hasattr(batches, "__array__"):
+        raise TypeError(
+            f"y is missing: fit takes x and y, or an iterable of batches (x, y), "
+            f"got {type(batches).__name__}"
+        )
+    iterator = iter(batches)
+    first = next(iterator, None)
+    if first is None:
+        raise ValueError("x gave no batches; give at least one (x, y)")
+    if iterator is batches:  # it cannot be asked again
+        batches = itertools.chain([first], iterator)
+    return batches, _batch(first)
+
+
+def _batch(batch: Any) -> Any:
+    """A batch, if it is one."""
+    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+        raise ValueError(
+            f"a batch must be (x, y) or (x, y, sample_weight), got {type(batch).__name__}"
+        )
+    return batch
+
+
+def _pair_of(network: Network, batch: Any, class_weight: Any) -> Pair:
+    """The sources of one batch."""
+    x, y, *weights = _batch(batch)
+    return network._pair(x, y, weights[0] if weights else None, class_weight)[0]
+
+
+def _feed(
+    network: Network, data: Data, progress: Progress, per_epoch: int | None, class_weight: Any
+) -> Feed:
+    """Where slices come from."""
+    rng = network._shuffle_rng
+    if data.stream is None:
+        return Arrays(progress.samples, progress.batch_size, rng, progress.shuffle)
+    return Batches(
+        data.stream,
+        per_epoch,
+        rng,
+        lambda batch: _pair_of(network, batch, class_weight),
+    )
+
+
+def _prepared(network: Network, data: Data, batch_size: int) -> Steps:
+    """Build the network if need be and make room; where memory does not do, nothing changes."""
+    unbuilt, generator = network._plan is None, network._weights_rng.bit_generator.state
+    try:
+        if unbuilt:
+            network._build(data.plan.in_shape)
+        network._follow_optimizer()
+        rows = len(data.pair[0].array)
+        return Steps(network, min(batch_size or rows, rows))
+    except BaseException:
+        if unbuilt:
+            network._forget(generator)
+        raise
+
+
+def check_trainable(network: Network, plan: Plan) -> None:
+    """Refuse a plan that has an activation without a gradient."""
+    for row in plan.rows:
+        op = op_of(row)
+        if op.role == "activation" and op.backward is None:
+            raise ValueError(
+                f"layer {row.layer}, {network.layers[row.layer]!r}: {op.name} has no gradient "
+                "and can only predict; to train, take sigmoid or another activation"
+            )
+
+
+def _check_validation(network: Network, validation: tuple[Any, ...], plan: Plan) -> None:
+    """Check validation data as x and y are, under their own name."""
+    known, network._plan = network._plan, plan
+    try:
+        network._pair(*validation)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"validation_data: {error}") from None
+    finally:
+        network._plan = known
+
+
+def _split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, Any]:
+    """Rows to train on, their targets and weights, and the last rows to validate with."""
+    x, y = np.asarray(x), np.asarray(y)
+    rows = len(x) if x.ndim else 0
+    kept = rows - int(rows * share)
+    if kept == rows or len(y) != rows:
+        raise ValueError(
+            f"validation_split={share:g} of {rows} rows leaves none to validate with"
+            if kept == rows
+            else f"x and y must have as many rows, got {rows} and {len(y)}"
+        )
+    weights = None if sample_weight is None else np.asarray(sample_weight)[:kept]
+    return x[:kept], y[:kept], weights, (x[kept:], y[kept:])
+
+
+def _batch_size(
+    network: Network,
+    optimizer: Optimizer,
+    asked: int | None,
+    data: Data,
+    past: Network | None,
+) -> int:
+    """Rows of a batch: what was asked for or was before, or what suits the optimizer."""
+    if asked is not None:
+        asked = whole("batch_size", asked)
+    if not isinstance(optimizer, LBFGS):
+        if asked is None and past is not None and past._progress is not None:
+            return past._progress.batch_size
+        return 0 if data.stream is not None else asked or 32
+    samples = data.samples
+    if data.stream is not None or (asked is not None and asked < samples):
+        raise ValueError(
+            f"LBFGS needs all {samples or ''} rows at once: leave batch_size out, got {asked}"
+            if data.stream is None
+            else "LBFGS needs all rows at once: give arrays"
+        )
+    if any(layer.term("weight")[2:] != (0, False) for layer in network.layers):
+        raise ValueError("LBFGS knows no max_norm and no non_negative; leave them out")
+    return samples
+
+
+# -- what is gone on with ---------------------------------------------------------------
+
+
+def _past(network: Network, resume: Any, chain: Chain) -> Network | None:
+    """The network as it was when its training was interrupted; None to begin anew."""
+    if resume is False:
+        there = [c.path for c in chain.members if isinstance(c, Checkpoint) and c.waits]
+        resume = there[0] if there else False
+    if resume is False:
+        return None
+    past = network if resume is True else saving.load(resume, backend=network.backend)
+    if past._progress is None:
+        raise ValueError(
+            "there is no training to go on with: none was interrupted"
+            if past is network
+            else f"{str(resume)!r} holds a network, but no training to go on with"
+        )
+    then, now = saving.architecture(past), saving.architecture(network)
+    for name, value in now.items():
+        if value != then[name] and not (name == "input_shape" and value is None):
+            raise ValueError(f"to go on, {name} must be {then[name]}, got {value}")
+    return past
+
+
+def _check_past(
+    network: Network, past: Network, progress: Progress, data: Data, chain: Chain
+) -> None:
+    """Whether a training can go on with what is given."""
+    then = past._progress
+    assert then is not None
+    if progress.epoch:
+        raise ValueError("initial_epoch and resume exclude each other")
+    for name in ("batch_size", "shuffle", "samples"):
+        if getattr(then, name) != getattr(progress, name):
+            raise ValueError(
+                f"to go on, {name} must be {getattr(then, name)}, got {getattr(progress, name)}"
+            )
+    chain.check(then.callbacks)
+    if then.data is None:
+        raise ValueError("that training has come to its end: call fit without resume")
+    if then.data != data.fingerprint(network):
+        raise ValueError(
+            "to go on, the data must be those of the training so far; these are others"
+        )
