@@ -157,7 +157,12 @@ class Chain:
             return
         for member, (_, state) in zip(self.members, states, strict=True):
             if hasattr(member, "resume"):
-                member.resume(state)
+                try:
+                    member.resume(state)
+                except (AttributeError, IndexError, KeyError, TypeError) as error:
+                    raise ValueError(
+                        f"{type(member).__name__} cannot go on with what it is told: {error!r}"
+                    ) from error
             else:
                 tell(member, "on_train_begin", {})
 

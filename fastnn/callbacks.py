@@ -109,6 +109,8 @@ class EarlyStopping(Monitor):
 
     def resume(self, state: dict[str, Any]) -> None:
         """Take it over."""
+        if np.shape(state["params"]) not in ((0,), self.network.params.shape):
+            raise ValueError("EarlyStopping remembers the parameters of another network")
         for name in self.MEMORY:
             setattr(self, name, state[name])
 

@@ -349,6 +349,8 @@ class Network:
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Take over the parameters of a file; all of them or, where something is wrong, none.
 
+        The file may hold a whole network.
+
         Raises
         ------
         FormatError
@@ -356,7 +358,10 @@ class Network:
         ValueError
             Where it is another network's.
         """
-        self.load_state_dict(files.read(path)[0])
+        arrays, metadata = files.read(path)
+        if "network" in metadata:  # a whole network: numbers are layers, names something else
+            arrays = {name: array for name, array in arrays.items() if name[0].isdigit()}
+        self.load_state_dict(arrays)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole network to a safetensors file, whole or not at all: see `fastnn.files`.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["CLASSES", "architecture", "load", "save"]
 
 VERSION = "1"  # of the format
-LAYERS, LARGEST, DEEPEST = 10_000, 1 << 31, 32  # limits of what a file may describe
+LAYERS, LARGEST = 10_000, 1 << 31  # limits of what a file may describe
 MEMORY, STEPS, CHANGES = "optimizer.memory", "optimizer.steps", "optimizer.changes"
 SCORES = "training.scores"
 
@@ -107,7 +107,10 @@ def build(text: Any, wanted: type) -> Any:
         if isinstance(value, dict):
             options[name] = build(value, layers.Activation if name == "activation" else Schedule)
         elif isinstance(value, list):
-            options[name] = tuple(value)
+            value = options[name] = tuple(value)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and abs(number) >= LARGEST:
+                raise FormatError(f"{name} of {kind.__name__} must be below 2**31, got {number}")
     try:
         made = kind(**options)
         if isinstance(made, schedules.ReduceOnPlateau) and memory is not None:
@@ -138,7 +141,7 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
     about = architecture(network) | {
         "optimizer": describe(network._optimizer),
         "seed": network.seed,
-        "classes": network.classes,
+        "classes": _classes(network.classes),
         "step": int(network._rule.step[0]),
         "noise_seed": str(network._noise_seed),
         "generator": _generator(network._shuffle_rng.bit_generator.state),
@@ -153,6 +156,16 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
     if network._progress is not None:
         metadata["training"] = _text(_progress(network._progress, arrays))
     files.write(path, arrays, metadata)
+
+
+def _classes(value: Any) -> list[Any] | None:
+    """What outputs stand for, as JSON has it."""
+    if value is None:
+        return None
+    plain = [each.item() if isinstance(each, np.generic) else each for each in value]
+    if not all(isinstance(each, str | int | float) for each in plain):
+        raise TypeError(f"classes must be texts or numbers, got {value!r:.80}")
+    return plain
 
 
 def _text(value: Any) -> str:
@@ -297,7 +310,10 @@ def network_of(arrays: dict[str, np.ndarray], metadata: dict[str, str], **option
     params = [_take(arrays, p.title, p.shape, network.dtype).ravel() for p in plan.parameters]
     network._lay_out(plan)
     network.params = np.concatenate([*params, np.empty(0, network.dtype)])
-    network.classes = about["classes"]
+    try:
+        network.classes = _classes(about["classes"])
+    except TypeError as error:
+        raise FormatError(str(error)) from None
     _optimizer_memory(network, about, arrays)
     if "training" in metadata:
         network._progress = _training(_object("training", metadata["training"]), network, arrays)
@@ -346,8 +362,8 @@ def _training(about: Any, network: Network, arrays: dict[str, np.ndarray]) -> Pr
             raise FormatError("a history must have the loss")
         history.extend(first, columns)
     scores = []
-    if SCORES in arrays:
-        shape = 3, arrays[SCORES].size // 3
+    if plain["batch"]:
+        shape = 3, plain["batch"]
         scores.append(_take(arrays, SCORES, shape, np.dtype(np.float64)))
     return Progress(
         **plain,

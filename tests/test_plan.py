@@ -23,11 +23,9 @@ N = fnn.initializers.normal
 class Recorded(fnn.Network):
     """A network that keeps hold of the buffers of its last training."""
 
-    def _buffers(self, capacity, threads, training):
-        buffers = super()._buffers(capacity, threads, training)
-        if training:
-            self.last = buffers
-        return buffers
+    def _training_buffers(self, capacity, threads):
+        self.last = super()._training_buffers(capacity, threads)
+        return self.last
 
 
 def leaky(width):
@@ -246,7 +244,7 @@ def test_pieces_of_rows_and_weights_add_up_to_the_same_bits(name, optimizer):
     for rows, weights in [([0, 50], [0, 1]), ([0, 1, 17, 40, 50], [0, 0.2, 0.5, 0.9, 1])]:
         net, x, y = build(name, optimizer)
         pair, plan = net._pair(x, y)
-        buffers = net._buffers(64, 1, training=True)
+        buffers = net._training_buffers(64, 1)
         net._follow_optimizer()
         net._rule.learning_rate = 0.01
         net._rule.update = _op.address(

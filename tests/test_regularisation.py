@@ -135,7 +135,7 @@ def test_dropout_layers_and_seeds_draw_differently():
     for seed in (1, 2):
         net = build([fnn.Dropout(0.5), fnn.Activation("linear"), fnn.Dropout(0.5)], seed=seed)
         net.gradients(x, np.zeros((32, 4)))
-        buffers = net._buffers(32, 1, training=True)
+        buffers = net._training_buffers(32, 1)
         terms = net.plan.terms(net.layers)
         pair = net._pair(x, np.zeros((32, 4)))[0]
         net._engine().gradients(net.plan, "", net._rule, terms, pair, buffers, 32, np.arange(32), 1)

@@ -13,6 +13,7 @@ import signal
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,11 @@ def run(count: int) -> dict[str, object]:
                 cases += 1
                 net = network()
                 if cases % 4 == 0:
-                    late.append(latency(rng.uniform(0, 0.05), lambda: net.predict(many)) or 0.0)
+                    seen = latency(rng.uniform(0, 0.05), partial(net.predict, many))
+                    late.append(seen or 0.0)
                     different += not np.array_equal(net.predict(x), predicted)
                     continue
-                seen = latency(rng.uniform(0, takes), lambda: train(net))  # noqa: B023
+                seen = latency(rng.uniform(0, takes), partial(train, net))
                 if seen is None:
                     cases -= 1  # it was done before
                     continue
