@@ -175,3 +175,72 @@ def test_a_callback_that_raises_ends_the_training_and_closes_files(tmp_path):
         net.fit(x, y, epochs=9, callbacks=[logger, fail], verbose=0)
     assert logger.file is None
     net.fit(x, y, verbose=0)
+
+
+def test_a_lower_rate_where_nothing_gets_better():
+    """The same as the schedule that watches the loss, and Keras's own count."""
+    x, y = data()
+    with_callback, with_schedule = build(), build()
+    options = {"factor": 0.5, "patience": 2, "min_delta": 0.05, "cooldown": 1}
+    watch = cb.ReduceLROnPlateau("loss", min_lr=0.01, **options)
+    with_callback.optimizer = fnn.SGD(0.1)
+    plateau = fnn.schedules.ReduceOnPlateau(0.1, min_learning_rate=0.01, **options)
+    with_schedule.optimizer = fnn.SGD(plateau)
+    with_callback.fit(x, y, epochs=20, callbacks=watch, verbose=0)
+    with_schedule.fit(x, y, epochs=20, verbose=0)
+    assert with_callback.optimizer.learning_rate == plateau.learning_rate < 0.1
+    assert np.array_equal(with_callback.params, with_schedule.params)
+    with pytest.raises(TypeError, match="needs a learning rate that is a number"):
+        with_schedule.fit(x, y, callbacks=watch, verbose=0)
+
+
+def test_the_best_networks_are_kept(tmp_path):
+    x, y = data()
+    net = build()
+    best = cb.ModelCheckpoint(tmp_path / "best.safetensors", "loss")
+    last = cb.ModelCheckpoint(
+        tmp_path / "net-{epoch:02d}-{loss:.1f}.safetensors",
+        save_best_only=False,
+        every=2,
+        keep_last=2,
+        save_weights_only=True,
+    )
+    history = net.fit(x, y, epochs=9, callbacks=[best, last], verbose=0)
+    assert best.best == min(history.history["loss"])
+    assert np.array_equal(fnn.load(tmp_path / "best.safetensors").params, net.params)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 3 and [name[:6] for name in names[1:]] == ["net-06", "net-08"]
+    assert [path.name for path in last.paths] == names[1:]
+    twin = build(input_shape=(3,))
+    twin.load_weights(last.paths[-1])
+    with pytest.raises(ValueError, match="monitors 'val_loss', but there is only"):
+        net.fit(x, y, callbacks=cb.ModelCheckpoint(tmp_path / "x"), verbose=0)
+
+
+def test_a_worse_network_does_not_replace_the_best(tmp_path):
+    path = tmp_path / "best.safetensors"
+    keep = cb.ModelCheckpoint(path, "val_accuracy")
+    keep.network = build(input_shape=(3,))
+    written = []
+    for epoch, value in enumerate([0.5, 0.4, 0.5, 0.6]):
+        keep.on_epoch_end(epoch, {"val_accuracy": value})
+        written.append(path.exists())
+        path.unlink(missing_ok=True)
+    assert written == [True, False, False, True] and keep.best == 0.6
+
+
+def test_figures_go_to_a_writer():
+    class Writer:
+        def __init__(self):
+            self.lines = []
+
+        def add_scalar(self, tag, value, step):
+            self.lines.append((tag, value, step))
+
+    x, y = data()
+    writer = Writer()
+    history = build().fit(x, y, epochs=2, callbacks=cb.ScalarWriter(writer, prefix="a/"), verbose=0)
+    losses = [value for tag, value, _ in writer.lines if tag == "a/loss"]
+    assert losses == history.history["loss"] and writer.lines[-1][2] == 1
+    with pytest.raises(TypeError, match=r"must have add_scalar\(tag, value, step\), got list"):
+        cb.ScalarWriter([])
