@@ -18,12 +18,14 @@ from typing import IO, Any
 import numpy as np
 
 from fastnn._check import number, one_of, whole
+from fastnn.inside import Inspect
 
 __all__ = [
     "CSVLogger",
     "Callback",
     "Chain",
     "EarlyStopping",
+    "Inspect",
     "LambdaCallback",
     "TargetReached",
     "TimeBudget",

@@ -33,6 +33,7 @@ class Step(NamedTuple):
     options: tuple[tuple[str, float], ...] = ()  # other fields of the plan's row
     when: int = ALWAYS
     twin: bool = False  # takes the place of the step before it, in other passes
+    rectifier: tuple[int, str] | None = None  # layer and op of the one it applies itself
 
 
 class Term(NamedTuple):
