@@ -106,7 +106,7 @@ def _short(value: Any) -> str:
     """Numbers on one line, only the outer ones where there are many."""
     text = np.array2string(
         np.asarray(value),
-        threshold=12,
+        threshold=8,
         edgeitems=2 if np.ndim(value) == 1 else 1,
         formatter={"float_kind": lambda number: f"{number:.3g}"},
     )
@@ -146,14 +146,15 @@ def _moments(net: Any, pair: list[Any]) -> Iterator[Moment]:
             ("update", reference.update(rule[0], plan, buffers)),
             ("update", reference.constrain(bare, buffers)),
         ]
-    titles = {p.offset: p.title for p in plan.parameters}
+    parameters = {p.offset: p for p in plan.parameters}
     following = reference.quiet(next)
     reference.gather(pair, batch, np.arange(samples))
     for phase, several in calls:
         for place, kernel, arrays in iter(partial(following, several, None), None):
             name, _, part = kernel.run.__name__.rpartition("_")
             if phase:
-                layer, shown = titles[int(place)], arrays
+                layer, shape = parameters[int(place)].title, parameters[int(place)].shape
+                shown = {n: a.reshape(shape) if np.ndim(a) else a for n, a in arrays.items()}
             else:
                 layer = "loss" if place.layer == LOSS else str(place.layer)
                 shown = _shown(place, kernel, arrays, samples)
