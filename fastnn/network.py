@@ -174,8 +174,10 @@ class Network:
         return self.__dict__ | {"_few": None, "_crew": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Join the layers of a copy to its parameters again."""
+        """Join the layers of a copy to it and its parameters again."""
         self.__dict__.update(state)
+        for layer in self.layers:
+            layer._owner = self
         if self._plan is not None:
             self._hand_out_views()
 

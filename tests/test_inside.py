@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from test_plan import NETWORKS, OPTIMIZERS, build
 
 import fastnn as fnn
+from fastnn import plot
 from fastnn.callbacks import Inspect
 from fastnn.explain import page
 
@@ -323,3 +325,24 @@ def test_the_first_layers_of_a_deep_sigmoid_network_learn_slowest():
     net.fit(x[:200], y[:200], callbacks=watch, verbose=0)
     lengths = [watch.history[f"{number}.gradient"][0] for number in range(5)]
     assert lengths == sorted(lengths) and lengths[0] < lengths[4] / 30
+
+
+def test_a_picture_of_it(tmp_path, monkeypatch):
+    image = pytest.importorskip("matplotlib.image")
+    x, y = fnn.datasets.spiral(20)
+    watch, path = Inspect(x, y), tmp_path / "layers.png"
+    with pytest.raises(ValueError, match="recorded something: give it to fit"):
+        plot.inspection(watch, path)
+    net = random_net()
+    for layer in net.layers:
+        layer.trainable = layer is net.layers[-1]  # a length of 0 has no place on its scale
+    net.fit(x, y, epochs=3, callbacks=watch, verbose=0)
+    plot.inspection(watch, path)
+    pixels = image.imread(path)[..., :3]
+    assert pixels.shape == (540, 4 * 540, 3)
+    colours = {tuple(c) for c in (pixels.reshape(-1, 3) * 255).round().astype(int).tolist()}
+    for colour in plot._COLOURS[: len(net.layers)]:
+        assert tuple(bytes.fromhex(colour[1:])) in colours, colour
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"fastnn-numba\[plot\]"):
+        plot.inspection(watch, path)
