@@ -3,7 +3,7 @@
 import copy
 import json
 import sys
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -69,6 +69,7 @@ def test_activations_against_plain_numpy(backend, dtype):
         tolerance = {"float32": 2e-4, "float64": 1e-12}[dtype]
         np.testing.assert_allclose(got[name], want[name], atol=tolerance * scale, err_msg=name)
     assert np.array_equal(got["10.softmax"], net.predict(x))
+    assert not any(np.shares_memory(a, b) for a, b in combinations(got.values(), 2))
 
 
 def test_every_name_has_its_page():
