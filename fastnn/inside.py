@@ -8,6 +8,7 @@ a dense layer applies itself (`fastnn.plan.rectified`) is an op of its own here.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,14 +38,13 @@ def activations(net: Any, x: Any) -> dict[str, np.ndarray]:
     """As `Network.activations`."""
     source = net._inputs(x)
     plan, samples = net.plan.unfused(), len(source.array)
-    capacity, order = -(-samples // 16) * 16, np.arange(samples)
-    work = np.zeros(capacity * plan.row_size, net.dtype)  # one block, which stays
-    buffers = net._buffers(capacity, 1, training=False)._replace(work=work)
+    work = np.zeros(samples * plan.row_size, net.dtype)  # all rows in one block, which stays
+    buffers = net._buffers(samples, 1, training=False)._replace(work=work)
     out = np.empty((samples, plan.fan_out), net.dtype)
-    net._engine().predict(plan, [source], buffers, capacity, order, out, 1)
+    net._engine().predict(plan, [source], buffers, samples, np.arange(samples), out, 1)
 
     def region(offset: int, shape: tuple[int, ...]) -> np.ndarray:
-        flat = work[offset * capacity :][: samples * int(np.prod(shape))]
+        flat = work[offset * samples :][: samples * math.prod(shape)]
         return flat.reshape(samples, *shape).copy()
 
     shape = plan.in_shape
