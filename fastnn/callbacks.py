@@ -19,6 +19,7 @@ import numpy as np
 from fastnn._callback import Callback, LambdaCallback, Logs, Monitor
 from fastnn._check import number, whole
 from fastnn.checkpoints import Checkpoint, ModelCheckpoint
+from fastnn.inside import Inspect
 from fastnn.schedules import ReduceOnPlateau, Schedule
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "EarlyStopping",
+    "Inspect",
     "LambdaCallback",
     "ModelCheckpoint",
     "ReduceLROnPlateau",

@@ -200,8 +200,6 @@ def _twin(net: Network, x: Any, dtype: str, backend: str, scaled: bool = True) -
     if scaled and net._input is not None:
         layers.append(copy.copy(net._input))
     layers += [copy.copy(layer) for layer in net.layers]
-    for layer in layers:
-        layer._owner, layer._views = None, {}
     shape = np.shape(x)[1:] if net._plan is None else net.plan.in_shape
     twin = Network(layers, loss=net._loss, input_shape=shape, seed=0, dtype=dtype, backend=backend)
     twin.params = net.params

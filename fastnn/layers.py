@@ -33,6 +33,7 @@ class Step(NamedTuple):
     options: tuple[tuple[str, float], ...] = ()  # other fields of the plan's row
     when: int = ALWAYS
     twin: bool = False  # takes the place of the step before it, in other passes
+    rectifier: tuple[int, str] | None = None  # layer and op of the one it applies itself
 
 
 class Term(NamedTuple):
@@ -47,6 +48,9 @@ class Term(NamedTuple):
 class Layer:
     """What every layer answers.
 
+    A copy of a layer is a new one with the same options, that belongs to no network yet; copy
+    the network to have its parameters as well.
+
     Attributes
     ----------
     trainable : bool, default True
@@ -59,6 +63,10 @@ class Layer:
         self._owner: Any = None
         self._views: dict[str, np.ndarray] = {}
         self.trainable = bool(trainable)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs: a network's copy joins its layers itself."""
+        return self.__dict__ | {"_owner": None, "_views": {}}
 
     def term(self, name: str) -> Term:
         """Penalties and constraints of a parameter."""

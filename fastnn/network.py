@@ -17,6 +17,7 @@ from fastnn import (
     compiled,
     files,
     fitting,
+    inside,
     lbfgs,
     losses,
     metrics,
@@ -211,8 +212,10 @@ class Network:
         return self.__dict__ | self._passing()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Join the layers of a copy to its parameters again."""
+        """Join the layers of a copy to it and its parameters again."""
         self.__dict__.update(state)
+        for layer in self.layers:
+            layer._owner = self
         if self._plan is not None:
             self._hand_out_views()
 
@@ -826,6 +829,101 @@ class Network:
             Where the data do not fit.
         """
         return self._differentiate(x, y, sample_weight)[1]
+
+    def activations(self, x: Any) -> dict[str, np.ndarray]:
+        """What every layer makes of the rows of ``x``, as `predict` sees them.
+
+        Dropout and noise are at rest, `BatchNorm` takes its running means.
+
+        Parameters
+        ----------
+        x : array (n, fan_in)
+            As in `fit`; all rows are one batch, whose outputs are all kept.
+
+        Returns
+        -------
+        dict of str to array
+            ``"x"`` (n, fan_in), what the network saw, after an `Input`'s scale. Then by number
+            of the layer and name of the operation, in the order of the layers:
+            ``"0.dense"`` (n, units), the sum before the activation, ``"0.relu"`` (n, units),
+            ``"1.dropout"``, ``"2.flatten"``, ... The last is what `predict` returns. Copies, in
+            the network's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where ``x`` does not fit.
+
+        Examples
+        --------
+        >>> import fastnn as fnn
+        >>> net = fnn.Network([fnn.Dense(2, "relu"), fnn.Dense(1)], input_shape=(2,), seed=0)
+        >>> net.layers[0].weight = [[1, -1], [1, -1]]
+        >>> seen = net.activations([[1.0, 2.0]])
+        >>> list(seen)
+        ['x', '0.dense', '0.relu', '1.dense']
+        >>> seen["0.dense"], seen["0.relu"]
+        (array([[ 3., -3.]], dtype=float32), array([[3., 0.]], dtype=float32))
+        """
+        return inside.activations(self, x)
+
+    def step_through(self, x: Any, y: Any, *, sample_weight: Any = None) -> Iterator[inside.Moment]:
+        """One step of training in slow motion, by the numpy formulas; nothing is changed.
+
+        Forward, backward, gradients, and the update that `fit` would make of the same rows in
+        one batch, on a copy of the network. (`LBFGS` has no update that is a formula.)
+
+        Parameters
+        ----------
+        x, y, sample_weight : array
+            As in `fit`; all rows are one batch.
+
+        Yields
+        ------
+        Moment
+            ``phase``, ``layer``, ``name``, ``formula``, and copies of the arrays that the
+            operation ``reads`` and ``writes``, by name; ``print`` shows them all. What is written
+            in the phase ``"gradient"`` is what `gradients` gives.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the data do not fit, before the first is asked for.
+
+        Examples
+        --------
+        >>> import fastnn as fnn
+        >>> net = fnn.Network([fnn.Dense(1)], optimizer="sgd", input_shape=(2,), seed=0)
+        >>> net.layers[0].weight = [[1], [2]]
+        >>> for moment in net.step_through([[1.0, 1.0]], [[5.0]]):
+        ...     if moment.name in ("dense", "mse"):
+        ...         print(moment)
+        forward, 0 dense: out = x @ weight + bias
+            reads   x            1x2  [[1 1]]
+                    weight       2x1  [[1] [2]]
+                    bias           1  [0]
+            writes  out          1x1  [[3]]
+        forward, loss mse: out = mean of (x - target)**2
+            reads   x            1x1  [[3]]
+                    target       1x1  [[5]]
+            writes  out            1  [4]
+        backward, loss mse: grad_x = 2 (x - target) * grad_out / n
+            reads   x              1x1  [[3]]
+                    target         1x1  [[5]]
+                    grad_out         1  [1]
+            writes  grad_x         1x1  [[-4]]
+        backward, 0 dense: grad_x = grad_out @ weight.T
+            reads   grad_out       1x1  [[-4]]
+                    weight         2x1  [[1] [2]]
+            writes  grad_x         1x2  [[-4 -8]]
+        gradient, 0 dense: grad_weight = x.T @ grad_out and grad_bias = sum of grad_out, over
+            the batch
+            reads   grad_out          1x1  [[-4]]
+                    x                 1x2  [[1 1]]
+            writes  grad_weight       2x1  [[-4] [-4]]
+                    grad_bias           1  [-4]
+        """
+        return inside.step_through(self, x, y, sample_weight)
 
     def _differentiate(
         self, x: Any, y: Any, sample_weight: Any = None

@@ -30,6 +30,7 @@ The relu has no op of its own: between two dense layers they apply it themselves
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -114,6 +115,9 @@ class Plan:
         Likewise what each row counts, and its loss times that, where rows have weights.
     loss : Op
         What the loss has become: it may have taken the last activation's place.
+    applied : dict of int to (int, str)
+        Rectifiers that dense layers apply themselves: by number of the dense op, the layer
+        that has it and its name.
     addressed : dict
         Copies of ``rows`` that know their compiled functions, kept by `fastnn.compiled`.
     first : int
@@ -130,6 +134,7 @@ class Plan:
     ) -> None:
         self.in_shape, self.fan_in = shape, math.prod(shape)
         self.addressed: dict[tuple[str, bool, np.dtype, int], np.recarray] = {}
+        self.applied: dict[int, tuple[int, str]] = {}
         self.parameters: list[Parameter] = []
         self.size = 0
         self.row_size = self.fan_in
@@ -151,6 +156,8 @@ class Plan:
         for parameter in self.parameters:
             owned.setdefault(parameter.layer, []).append(parameter)
         for number, step in rectified(steps):
+            if step.rectifier:
+                self.applied[len(records)] = step.rectifier
             if step.twin:  # same input, same output, other passes
                 same = {k: records[-1][k] for k in ("layer", "x", "out", "fan_in", "fan_out")}
                 record = same | {"kind": OPS[step.op].kind, "when": step.when}
@@ -175,15 +182,34 @@ class Plan:
         self.fan_out, self.out = width, at
         records += self._ending(records, losses.get(loss), metrics.get(metric))
         self.sample_weight, self.weighted_loss = self._region(1), self._region(1)
-        self.rows = np.zeros(len(records), OP).view(np.recarray)
-        for row, record in zip(self.rows, records, strict=True):
-            for field, value in record.items():
-                row[field] = value
+        self.rows = _table(records)
         self._look_for_first()
 
     def _look_for_first(self) -> None:
         trained = [i for i, row in enumerate(self.rows) if row.trainable]
         self.first = trained[0] + 1 if trained else len(self.rows)
+
+    def unfused(self) -> Plan:
+        """The same plan with an op for each rectifier that a dense layer applies itself.
+
+        For looking at the sums. They lie behind everything else: no region moves, and what is
+        random depends on where it lies.
+        """
+        plan = copy.copy(self)
+        plan.addressed, plan.applied, rows = {}, {}, []
+        for i, row in enumerate(self.rows.copy()):
+            rows.append(row)
+            row.alpha_x = 1
+            if i in self.applied:
+                layer, name = self.applied[i]
+                sums, width = plan._region(int(row.fan_out)), int(row.fan_out)
+                record = {"kind": OPS[name].kind, "layer": layer, "when": row.when, "x": sums}
+                record |= {"out": row.out, "fan_in": width, "fan_out": width, "alpha": row.alpha}
+                rows.append(_table([record])[0])
+                row.out, row.alpha = sums, 1
+        plan.rows = np.array(rows, OP).view(np.recarray)
+        plan._look_for_first()
+        return plan
 
     def follow(self, layers: Sequence[Layer]) -> None:
         """Take over which layers are trainable."""
@@ -314,6 +340,15 @@ class Plan:
         return "\n".join(lines)
 
 
+def _table(records: list[dict[str, float]]) -> np.recarray:
+    """Rows of a plan; fields that a record leaves out are 0."""
+    rows = np.zeros(len(records), OP).view(np.recarray)
+    for row, record in zip(rows, records, strict=True):
+        for field, value in record.items():
+            row[field] = value
+    return rows
+
+
 def rectified(steps: list[tuple[int, Step]]) -> list[tuple[int, Step]]:
     """Each rectifier between two dense layers becomes part of both.
 
@@ -326,7 +361,8 @@ def rectified(steps: list[tuple[int, Step]]) -> list[tuple[int, Step]]:
         between = step.op in RECTIFIERS and ops[i - 1 : i] == ops[i + 1 : i + 2] == ["dense"]
         if between and step.alpha >= 0:
             before = result.pop()
-            result.append((before[0], before[1]._replace(alpha=step.alpha)))
+            bent = before[1]._replace(alpha=step.alpha, rectifier=(layer, step.op))
+            result.append((before[0], bent))
             after = steps[i + 1]
             steps[i + 1] = (after[0], after[1]._replace(alpha_x=step.alpha))
         else:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.inside import Inspect
 from fastnn.network import Network
 
-__all__ = ["decision_boundary"]
+__all__ = ["decision_boundary", "inspection"]
 
 # M. Okabe and K. Ito's colours, which every kind of colour vision tells apart; the markers
 # differ as well, for print in grey.
@@ -65,11 +66,9 @@ def decision_boundary(net: Network, x: Any, y: Any, path: str | os.PathLike[str]
     >>> history = net.fit(x, y, epochs=500, batch_size=300, verbose=0)
     >>> decision_boundary(net, x, y, "spiral.png")  # doctest: +SKIP
     """
-    try:
-        from matplotlib.colors import to_rgb
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("a plot needs matplotlib: install 'fastnn-numba[plot]'") from error
+    figure = _figure(6.4, 6.4)
+    from matplotlib.colors import to_rgb
+
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or x.shape[1] != 2:
         raise ValueError(f"x must have shape (n, 2), got {x.shape}")
@@ -85,7 +84,6 @@ def decision_boundary(net: Network, x: Any, y: Any, path: str | os.PathLike[str]
     accuracy = (guess == y).mean()
     colours = [_COLOURS[k % len(_COLOURS)] for k in range(classes)]
 
-    figure = Figure(figsize=(6.4, 6.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     mixed = chances @ np.array([to_rgb(colour) for colour in colours])
     extent = (low[0], high[0], low[1], high[1])
@@ -124,6 +122,83 @@ def decision_boundary(net: Network, x: Any, y: Any, path: str | os.PathLike[str]
         title=f"Decision boundary: {accuracy:.1%} of {len(x):,} points classified correctly",
     )
     figure.legend(loc="outside lower center", ncols=classes + 1, frameon=False)
+    _save(figure, path)
+
+
+def inspection(watch: Inspect, path: str | os.PathLike[str]) -> None:
+    """Draw what `fastnn.callbacks.Inspect` has found: a line for each layer, epoch by epoch.
+
+    Parameters
+    ----------
+    watch : Inspect
+        After a training.
+    path : str or path-like
+        Where the PNG goes, as in `decision_boundary`.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib: ``pip install 'fastnn-numba[plot]'``.
+    ValueError
+        Where nothing is recorded yet.
+    OSError
+        Where the file cannot be written.
+
+    Examples
+    --------
+    >>> import fastnn as fnn
+    >>> from fastnn.plot import inspection
+    >>> x, y = fnn.datasets.spiral()
+    >>> watch = fnn.callbacks.Inspect(x, y)
+    >>> net = fnn.Network([fnn.Dense(8, "relu"), fnn.Dense(3, "softmax")], loss="cross_entropy")
+    >>> history = net.fit(x, y, epochs=20, callbacks=watch, verbose=0)
+    >>> inspection(watch, "layers.png")  # doctest: +SKIP
+    """
+    titles = {
+        "gradient": "Length of the gradient",
+        "size": "Size of the outputs",
+        "dead": "Share of dead units",
+        "saturated": "Share of saturated outputs",
+    }
+    if not watch.history:
+        raise ValueError("watch must have recorded something: give it to fit as a callback")
+    kinds = [kind for kind in titles if any(n.endswith(f".{kind}") for n in watch.history)]
+    figure = _figure(3.6 * len(kinds), 3.6)
+    lines: dict[str, Any] = {}  # of the legend, by layer
+    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        for number, layer in enumerate(watch.network.layers):
+            values = watch.history.get(f"{number}.{kind}")
+            if values is not None:
+                (lines[f"{number} {layer!r}"],) = axes.plot(
+                    watch.history["epoch"],
+                    values,
+                    color=_COLOURS[number % len(_COLOURS)],
+                    marker=_MARKERS[number % len(_MARKERS)],
+                    markevery=max(1, len(values) // 8),
+                )
+        if kind == "gradient":
+            axes.set_yscale("log")
+        elif kind == "size":
+            axes.set_ylim(bottom=0)
+        else:
+            axes.set_ylim(-0.05, 1.05)
+        axes.set(title=titles[kind], xlabel="epoch")
+        axes.grid(color="0.9")
+    named = dict(sorted(lines.items(), key=lambda line: int(line[0].split()[0])))
+    figure.legend(named.values(), named, loc="outside lower center", ncols=4, frameon=False)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty picture of so many inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("a plot needs matplotlib: install 'fastnn-numba[plot]'") from error
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     _write(Path(path), picture.getvalue())

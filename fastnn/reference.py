@@ -10,7 +10,7 @@ at the same place in ``grad_work``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +66,14 @@ class Batch(NamedTuple):
         return buffer[start : start + math.prod(shape)].reshape(shape)
 
 
+class Call(NamedTuple):
+    """A kernel that is to be called now: for which row of the plan or place in ``params``."""
+
+    place: Any
+    kernel: Kernel
+    arrays: dict[str, Any]  # and numbers, by the names of the kernel's arguments
+
+
 def call(kernel: Kernel, arrays: dict[str, Any]) -> None:
     """Read a kernel's inputs, call its reference, write its outputs."""
     results = kernel.reference(**{name: arrays[name] for name in kernel.inputs})
@@ -75,12 +83,20 @@ def call(kernel: Kernel, arrays: dict[str, Any]) -> None:
         arrays[name][...] = result
 
 
-def run(part: str, row: Any, batch: Batch) -> None:
-    """One part of one op: ``forward``, ``backward`` or ``gradient``, if it has that part."""
-    kernel = KERNELS.get(f"{op_of(row).name}_{part}")
-    if kernel is not None and (part != "gradient" or row.trainable):
-        names = [*kernel.inputs, *kernel.writes]
-        call(kernel, {name: batch.array(row, name, kernel.shapes[name]) for name in names})
+def make(calls: Iterator[Call]) -> None:
+    """Make calls one after another; some are only known when those before them are made."""
+    for each in calls:
+        call(each.kernel, each.arrays)
+
+
+def parts(part: str, rows: Iterable[Any], batch: Batch) -> Iterator[Call]:
+    """The ``forward``, ``backward`` or ``gradient`` of those ops that have one."""
+    for row in rows:
+        kernel = KERNELS.get(f"{op_of(row).name}_{part}")
+        if kernel is not None and (part != "gradient" or row.trainable):
+            names = [*kernel.inputs, *kernel.writes]
+            arrays = {name: batch.array(row, name, kernel.shapes[name]) for name in names}
+            yield Call(row, kernel, arrays)
 
 
 def gather(sources: Any, batch: Batch, order: np.ndarray) -> None:
@@ -94,9 +110,7 @@ def gather(sources: Any, batch: Batch, order: np.ndarray) -> None:
 
 def forward(plan: np.recarray, batch: Batch, mode: int) -> None:
     """Every op in turn."""
-    for row in plan:
-        if row.when & mode:
-            run("forward", row, batch)
+    make(parts("forward", plan[plan.when & mode > 0], batch))
 
 
 def scores(plan: np.recarray, batch: Batch) -> tuple[float, float]:
@@ -114,15 +128,18 @@ def differentiate(
 ) -> tuple[float, float]:
     """Loss, metric and all gradients of one batch; gradients of ``work`` down to op ``first``."""
     gather(sources, batch, order)
-    forward(plan, batch, TRAIN)
+    make(passes(plan, batch, first))
+    return scores(plan, batch)
+
+
+def passes(plan: np.recarray, batch: Batch, first: int) -> Iterator[Call]:
+    """Every op forward, then backward down to op ``first``, then the gradients of parameters."""
+    yield from parts("forward", plan[plan.when & TRAIN > 0], batch)
     for row in plan[plan.layer == LOSS]:
         batch.array(row, "grad_out", ("batch",))[...] = 1 / batch.size
-    for row in plan[first:][::-1]:
-        if row.when & TRAIN and row.layer != METRIC:
-            run("backward", row, batch)
-    for row in plan:
-        run("gradient", row, batch)
-    return scores(plan, batch)
+    learnt = (plan.when & TRAIN > 0) & (plan.layer != METRIC)  # a loss may be the metric, too
+    yield from parts("backward", plan[first:][learnt[first:]][::-1], batch)
+    yield from parts("gradient", plan, batch)
 
 
 @quiet
@@ -140,7 +157,7 @@ def gradients(
     """As `fastnn.compiled.gradients`."""
     batch = Batch(buffers, order.size, capacity, key_of(*rule[["seed", "step"]][0]))
     differentiate(plan.for_metric(metric, len(sources) > 2), sources, batch, order, 0)
-    adjust(terms, rule[0], buffers)
+    make(adjust(terms, rule[0], buffers))
 
 
 @quiet
@@ -173,9 +190,9 @@ def train(
             return i
         rule.step += 1
         rule.learning_rate = rates[i]
-        adjust(terms, rule[0], buffers)
-        update(rule[0], plan, buffers)
-        constrain(terms, buffers)
+        make(adjust(terms, rule[0], buffers))
+        make(update(rule[0], plan, buffers))
+        make(constrain(terms, buffers))
         if not np.isfinite(buffers.params).all():
             return i
     return len(starts)
@@ -198,31 +215,36 @@ def penalty(terms: np.recarray, buffers: Any) -> float:
     return float(total)
 
 
-def adjust(terms: np.recarray, rule: Any, buffers: Any) -> None:
+def adjust(terms: np.recarray, rule: Any, buffers: Any) -> Iterator[Call]:
     """Penalties and limits: what comes to the gradients before the update."""
     lengths = []
     for term, param, grad in views(terms, buffers):
         amounts = {"l1": term.l1, "l2": term.l2, "limit": rule.clip_value}
-        call(KERNELS["penalty_step"], {"param": param, "grad": grad} | amounts)
+        if any(amounts.values()):
+            arrays = {"param": param, "grad": grad} | amounts
+            yield Call(term.start, KERNELS["penalty_step"], arrays)
         lengths.append(np.sqrt((grad.astype(np.float64) ** 2).sum()))
     whole = np.sqrt(np.square(lengths).sum())
-    for length, (_, _, grad) in zip(lengths, views(terms, buffers), strict=True):
+    for length, (term, _, grad) in zip(lengths, views(terms, buffers), strict=True):
         for size, most in ((length, rule.clip_norm), (whole, rule.global_clip_norm)):
             if 0 < most < size:
-                call(KERNELS["rescale_step"], {"grad": grad, "factor": most / size})
+                arrays = {"grad": grad, "factor": most / size}
+                yield Call(term.start, KERNELS["rescale_step"], arrays)
 
 
-def constrain(terms: np.recarray, buffers: Any) -> None:
+def constrain(terms: np.recarray, buffers: Any) -> Iterator[Call]:
     """Cut the weights to what is allowed."""
     for term, param, _ in views(terms, buffers):
         limits = {"max_norm": term.max_norm, "non_negative": term.non_negative}
-        call(KERNELS["constraint_step"], {"param": param} | limits)
+        if any(limits.values()):
+            yield Call(term.start, KERNELS["constraint_step"], {"param": param} | limits)
 
 
-def update(rule: Any, plan: Plan, buffers: Any) -> None:
+def update(rule: Any, plan: Plan, buffers: Any) -> Iterator[Call]:
     """One step of the optimizer, for every array that is trained."""
-    kernel = KERNELS[f"{RULE_NAMES[rule.kind]}_step"]
-    memory = buffers.state.reshape(-1, buffers.params.size)
+    name = RULE_NAMES[rule.kind]
+    kernel, vectors = KERNELS[f"{name}_step"], RULES[name][1]
+    memory = buffers.state.reshape(vectors, buffers.params.size)
     for parameter in plan.parameters:
         if parameter.trainable:
             arrays: dict[str, Any] = {
@@ -233,7 +255,7 @@ def update(rule: Any, plan: Plan, buffers: Any) -> None:
             for name, dims in kernel.shapes.items():
                 if name not in arrays:
                     arrays[name] = parameter.of(next(rest)) if dims else rule[name]
-            call(kernel, arrays)
+            yield Call(parameter.offset, kernel, arrays)
 
 
 def blocks(order: np.ndarray, buffers: Any, capacity: int) -> Any:

@@ -359,7 +359,72 @@ def test_ctrl_c_is_heard_at_once():
     assert time.perf_counter() - began < 5  # the end of the process included
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def clouded(value):
+    cloudpickle = pytest.importorskip("cloudpickle")
+    return cloudpickle.loads(cloudpickle.dumps(value))
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda value: pickle.loads(pickle.dumps(value)),
+    "cloudpickle": clouded,
+}
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("optimizer", fnn.optimizers.OPTIMIZERS)
+def test_a_copy_trains_on_to_the_same_bits(data, optimizer, built, copied):
+    """With its random numbers, its optimizer's memory and the state of its schedule."""
+    layers = [fnn.Dense(8, "relu"), fnn.Dropout(0.2), fnn.BatchNorm(), fnn.Dense(3, "softmax")]
+    net = fnn.Network(layers, loss="cross_entropy", optimizer=optimizer)  # of any seed
+    if optimizer == "sgd":
+        plateau = fnn.schedules.ReduceOnPlateau(0.1, patience=1)
+        net.optimizer = fnn.SGD(plateau, momentum=0.9)
+    batch_size = None if optimizer == "lbfgs" else 16
+    if built:
+        net.fit(*data, epochs=3, batch_size=batch_size, verbose=0)
+    twin = copied(net)
+    histories = [
+        each.fit(*data, epochs=3, batch_size=batch_size, verbose=0).history for each in (net, twin)
+    ]
+    assert histories[0] == histories[1]
+    for name in ("params", "_state", "_rule"):
+        assert getattr(net, name).tobytes() == getattr(twin, name).tobytes(), name
+    assert net.predict(data[0][:3]).tobytes() == twin.predict(data[0][:3]).tobytes()
+    assert net.gradients(*data)["x"].tobytes() == twin.gradients(*data)["x"].tobytes()
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_callbacks_are_copied_with_their_network(data, copied):
+    net = classifier()
+    stop = fnn.callbacks.EarlyStopping("loss", patience=3)
+    watch = fnn.callbacks.Inspect(*data, every=2)
+    net.fit(*data, epochs=3, callbacks=[stop, watch], verbose=0)
+    twin, twins = copied((net, [stop, watch]))
+    assert all(each.network is twin for each in twins) and twins[1].history == watch.history
+    for one, callbacks in ((net, [stop, watch]), (twin, twins)):
+        one.fit(*data, epochs=3, callbacks=callbacks, verbose=0)
+    assert net.params.tobytes() == twin.params.tobytes()
+    assert stop.best == twins[0].best and watch.history == twins[1].history
+
+
+@pytest.mark.parametrize("copied", [*COPIES.values(), copy.copy], ids=[*COPIES, "copy"])
+def test_a_copy_of_a_layer_belongs_to_no_network(data, copied):
+    net = classifier()
+    net.fit(*data, verbose=0)
+    layers = [copied(layer) for layer in net.layers]
+    assert repr(layers) == repr(net.layers)
+    with pytest.raises(AttributeError, match="weight exists once"):
+        _ = layers[0].weight
+    other = fnn.Network(layers, loss="cross_entropy", input_shape=(2,), seed=1)
+    assert other.layers[0].weight.shape == net.layers[0].weight.shape
+    assert not np.shares_memory(other.params, net.layers[0].weight)
+    with pytest.raises(ValueError, match="already part of a network"):
+        fnn.Network(copied(net).layers if copied is not copy.copy else net.layers)
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
 def test_a_copy_goes_its_own_way(data, copied):
     net = classifier()
     net.fit(*data, epochs=2, batch_size=10, verbose=0)

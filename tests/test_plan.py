@@ -341,8 +341,10 @@ def test_print_shows_every_op_and_region():
     assert re.fullmatch(r"params: 67 values; work: \d+ values per batch row", lines[-1])
 
 
-def test_plan_of_no_parameters_trains_nothing():
-    net = fnn.Network([fnn.Activation("relu")], input_shape=(2,), loss="mse", seed=0)
+@pytest.mark.parametrize("backend", ["compiled", "numpy"])
+def test_plan_of_no_parameters_trains_nothing(backend):
+    layers = [fnn.Activation("relu")]
+    net = fnn.Network(layers, input_shape=(2,), loss="mse", seed=0, backend=backend)
     assert isinstance(net.plan, Plan) and net.params.size == 0
     history = net.fit([[1.0, 2.0]], [[1.0, 1.0]], epochs=2, verbose=0)
     assert history.history["loss"] == [0.5, 0.5]
