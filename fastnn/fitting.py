@@ -16,7 +16,7 @@ from fastnn._callback import Callback, Chain
 from fastnn._check import number, whole
 from fastnn.checkpoints import Checkpoint
 from fastnn.interrupts import Interrupts
-from fastnn.kernels._op import LOSS, METRIC, TRAIN, op_of
+from fastnn.kernels._op import TRAIN, op_of
 from fastnn.optimizers import LBFGS, Optimizer
 from fastnn.plan import Plan
 from fastnn.progress import Reporter
@@ -98,20 +98,15 @@ class Steps:
         """Where the first number lies that is not finite, in the order of the computation."""
         network, plan = self.network, self.network.plan
         if not finite_loss:
-            for row in plan.rows:
+            for row in plan.rows[plan.rows.layer >= 0]:  # else it is the loss itself
                 start = int(row.out) * self.capacity
                 values = self.buffers.work[start : start + int(row.fan_out) * self.capacity]
-                if row.layer != METRIC and not np.isfinite(values).all():
-                    if row.layer == LOSS:
-                        break
+                if not np.isfinite(values).all():
                     name, layer = op_of(row).name, network.layers[row.layer]
                     return f"the output of {name} in layer {row.layer}, {layer!r}, is not finite"
             return "the loss is not finite"
-        for parameter in plan.parameters:
-            if not np.isfinite(parameter.of(network._params)).all():
-                layer = network.layers[parameter.layer]
-                return f"{parameter.name} of layer {parameter.layer}, {layer!r}, is not finite"
-        return "a parameter is not finite"
+        bad = next(p for p in plan.parameters if not np.isfinite(p.of(network._params)).all())
+        return f"{bad.name} of layer {bad.layer}, {network.layers[bad.layer]!r}, is not finite"
 
 
 class _Plateau(Callback):

@@ -492,6 +492,7 @@ class Network:
         with _threads.gate:
             if self._busy[0] == me[0]:  # else the other process has it, not this one
                 raise RuntimeError("the network is being fitted; wait for that, or fit a copy")
+            self._refuse_halves()
             self._busy = me
         try:
             yield
@@ -504,10 +505,18 @@ class Network:
         if process == os.getpid() and thread != threading.get_ident():
             raise RuntimeError("the network is being fitted; wait for that, or change a copy")
 
+    def _refuse_halves(self) -> None:
+        """In a process that was forked in the middle of a step, the parameters are half moved."""
+        if self._version % 2 and self._busy[0] not in (0, os.getpid()):
+            raise RuntimeError(
+                "the network was being fitted when this process was forked; "
+                "load its parameters from a file, or build it anew"
+            )
+
     @contextmanager
     def _moving(self) -> Iterator[None]:
         """Surrounds what moves parameters: other threads see them before or after it."""
-        self._version += 1
+        self._version |= 1
         try:
             yield
         finally:
@@ -531,6 +540,7 @@ class Network:
         self._waiting[me] = True
         try:
             while True:
+                self._refuse_halves()
                 version = self._version
                 if version % 2 == 0:
                     params = self._params.copy()

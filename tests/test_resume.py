@@ -278,6 +278,111 @@ def test_single_steps_are_the_steps_of_fit():
         steps.train_on_batch(X, Y)
 
 
+def test_what_takes_no_single_steps_and_no_batches():
+    net = network(optimizer="lbfgs")
+    with pytest.raises(ValueError, match="LBFGS cannot take single steps"):
+        net.train_on_batch(X, Y)
+    with pytest.raises(ValueError, match="LBFGS needs all rows at once: give arrays"):
+        net.fit([(X, Y)], verbose=0)
+    with pytest.raises(ValueError, match="belong to arrays"):
+        net.fit([(X, Y)], sample_weight=np.ones(60), verbose=0)
+    with pytest.raises(ValueError, match="batches that come one by one exclude each other"):
+        net.fit([(X, Y)], validation_split=0.5, verbose=0)
+
+
+def test_a_step_without_a_metric_has_a_loss():
+    net = fnn.Network([fnn.Dense(2)], seed=0)
+    assert list(net.train_on_batch(X, X[:, :2])) == ["loss"]
+
+
+def test_where_memory_does_not_do_the_network_is_as_it_was(monkeypatch):
+    """Every allocation of a first `fit`, and of one with more rows, fails once."""
+    aligned, calls = fnn.network._aligned, []
+
+    def failing(size, dtype):
+        calls.append(size)
+        if len(calls) == fail:
+            raise MemoryError("no room")
+        return aligned(size, dtype)
+
+    want = network()
+    want.fit(X[:8], Y[:8], batch_size=4, verbose=0)
+    want.fit(X, Y, batch_size=60, verbose=0)
+    for built in (False, True):
+        fail = 0
+        while True:
+            fail += 1
+            net = network()
+            if built:
+                net.fit(X[:8], Y[:8], batch_size=4, verbose=0)
+                before = result(net)
+            calls.clear()
+            monkeypatch.setattr(fnn.network, "_aligned", failing)
+            try:
+                net.fit(X if built else X[:8], Y if built else Y[:8], verbose=0,
+                        batch_size=60 if built else 4)  # fmt: skip
+                break
+            except MemoryError:
+                assert result(net) == before if built else net._plan is None
+            finally:
+                monkeypatch.setattr(fnn.network, "_aligned", aligned)
+            if not built:
+                net.fit(X[:8], Y[:8], batch_size=4, verbose=0)
+            net.fit(X, Y, batch_size=60, verbose=0)
+            assert result(net)[:2] == result(want)[:2], "something was left behind"
+        assert fail > 3
+
+
+def test_callbacks_without_memory_and_with_one_of_their_own(path):
+    class Bare:
+        began = 0
+
+        def on_train_begin(self, logs):
+            self.began += 1
+
+    class Counts(Callback):
+        def state(self):
+            return {"numbers": np.arange(3.0), "best": float("inf"), "words": ["a", None], "n": 3}
+
+        def resume(self, state):
+            self.told = state
+
+    bare, counts = Bare(), Counts()
+    net, members = interrupted(bare, counts)
+    net.save(path)
+    network().fit(X, Y, resume=path, callbacks=members, verbose=0)
+    assert bare.began == 2
+    assert counts.told.pop("numbers").tolist() == [0, 1, 2]
+    assert counts.told == {"best": float("inf"), "words": ["a", None], "n": 3}
+    Counts.state = lambda self: {"what": object()}
+    net, _ = interrupted(Counts())
+    with pytest.raises(TypeError, match=r"state\(\) of Counts must hold numbers, texts"):
+        net.save(path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: fnn.callbacks.TimeBudget(1000),
+        lambda path: fnn.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=1.0),
+        lambda path: fnn.callbacks.ModelCheckpoint(path.with_name("b"), "loss", keep_last=1),
+        lambda path: fnn.callbacks.TargetReached("loss", 0.0),
+        lambda path: fnn.callbacks.Inspect(X, Y),
+    ],
+)
+def test_every_callback_goes_on_from_a_file(make, path):
+    whole = network()
+    member = make(path)
+    whole.fit(X, Y, epochs=5, batch_size=16, callbacks=[member, Cut(None)], verbose=0)
+    net, _ = interrupted(make(path))
+    net.save(path)
+    again, twin = network(), make(path)
+    again.fit(X, Y, resume=path, callbacks=[twin, Cut(None)], verbose=0)
+    assert result(again) == result(whole)
+    states = [{n: v for n, v in m.state().items() if n != "seconds"} for m in (member, twin)]
+    assert states[0] == states[1]
+
+
 # -- Ctrl-C -----------------------------------------------------------------------------
 
 
@@ -317,6 +422,11 @@ def test_a_signal_that_came_to_nothing_is_heard_again():
         signal.signal(signal.SIGINT, before)
 
 
+def test_an_error_while_a_signal_insists_is_the_error():
+    with Interrupts() as interrupts, pytest.raises(ZeroDivisionError), interrupts.insisted():
+        raise ZeroDivisionError
+
+
 def test_who_ignores_the_signal_and_other_threads_are_let_alone():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -342,10 +452,10 @@ def test_ctrl_c_is_not_lost_while_it_compiles(tmp_path):
     program = (
         "import numpy as np, fastnn as fnn, os, signal, threading\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))\n"
         "net = fnn.Network([fnn.Dense(1)], seed=0)\n"
         "x = np.ones((10, 2))\n"
-        "try: net.fit(x, x[:, 0], epochs=10**9, verbose=0)\n"
+        "try: timer.start(); net.fit(x, x[:, 0], epochs=10**9, verbose=0)\n"
         "except KeyboardInterrupt: pass\n"
         "net.fit(x, x[:, 0], verbose=0); print(np.isfinite(net.params).all())\n"
     )
@@ -358,3 +468,16 @@ def test_ctrl_c_is_not_lost_while_it_compiles(tmp_path):
         check=True,
     )
     assert done.stdout.strip() == b"True"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_was_forked_in_a_step_knows_it():
+    net = network(input_shape=(4,))
+    want = net.predict(X)
+    net._version, net._busy = 1, (os.getppid(), 1)  # as the child of a parent that trains has it
+    for call in (lambda: net.predict(X), lambda: net.fit(X, Y, verbose=0)):
+        with pytest.raises(RuntimeError, match="was being fitted when this process was forked"):
+            call()
+    net.params = net.params.copy()
+    assert np.array_equal(net.predict(X), want)
+    net.fit(X, Y, verbose=0)

@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 import pickle
+import re
 import tracemalloc
 
 import numpy as np
@@ -275,6 +276,30 @@ def test_huge_networks_cost_nothing_before_they_are_refused(good):
             assert tracemalloc.get_traced_memory()[1] < 64e6
         finally:
             tracemalloc.stop()
+
+
+def test_what_contradicts_itself_is_refused(good):
+    def other_input(arrays, texts):
+        layer = {"class": "Input", "shape": [5], "scale": 1.0, "offset": 0.0}
+        texts["network"]["layers"].insert(0, layer)
+
+    def no_loss(arrays, texts):
+        arrays["history.other"] = arrays.pop("history.loss")
+        texts["training"]["figures"] = ["accuracy", "other"]
+
+    def pairs(arrays, texts):
+        arrays["optimizer.steps"] = np.zeros((1, 3))
+
+    def texts_alone(arrays, texts):
+        texts["training"] = [1]
+
+    for change, text in (
+        (other_input, "the input's shape and the network's differ"),
+        (no_loss, "must be an array|must have the loss"),
+        (pairs, "belongs to LBFGS"),
+        (texts_alone, "must be an object, got list"),
+    ):
+        assert re.search(text, str(wrong(good, change)))
 
 
 def test_a_callback_that_lacks_its_memory_says_so(good):
