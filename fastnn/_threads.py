@@ -25,19 +25,6 @@ STEP, CALL = 1e5, 2e7
 BEGIN = 2e7  # such operations for each thread to begin with: about 0.2 ms
 
 
-gate = threading.Lock()  # in front of who trains which network, held for a moment
-
-
-def _new_gate() -> None:
-    """In a forked child nobody may be left who would open it."""
-    global gate
-    gate = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_gate)
-
-
 @cache
 def processors() -> int:
     """Processors that this process may use: its affinity, and the quota of its container."""

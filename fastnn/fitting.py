@@ -205,7 +205,7 @@ def fit(
         raise ValueError(f"initial_epoch must be below epochs={epochs or 1}, got {initial_epoch}")
     if past is not None:
         _check_past(network, past, progress, data, chain)
-    with Interrupts() as interrupts, network._alone():
+    with Interrupts() as interrupts, network._turns.alone():
         if past not in (None, network):
             with interrupts.held():
                 network._become(past)
@@ -236,7 +236,7 @@ def fit(
             progress=progress,
             feed=_feed(network, data, progress, steps_per_epoch, class_weight),
             train=train,
-            moving=network._moving,
+            moving=network._turns.moving,
             diverged=steps.first_bad,
             validate=validate if data.validation else None,
             fingerprint=lambda: data.fingerprint(network),
@@ -251,7 +251,7 @@ def fit(
             return run.run()
         except DivergenceError:
             if rollback:
-                with network._moving():
+                with network._turns.moving():
                     network._params[...], network._state[...], network._rule[...] = good
             else:
                 network._progress = None  # there is nothing to go on with
@@ -273,7 +273,7 @@ def train_on_batch(
         raise ValueError("LBFGS cannot take single steps: call fit with all rows")
     data = _data(network, x, y, sample_weight, class_weight, None)
     rows, scores = len(data.pair[0].array), np.zeros((3, 1))
-    with Interrupts() as interrupts, interrupts.held(), network._alone():
+    with Interrupts() as interrupts, interrupts.held(), network._turns.alone():
         steps = network._steps
         if steps is None or network._plan is None:
             steps = network._steps = _prepared(network, data, rows)
@@ -281,7 +281,7 @@ def train_on_batch(
             network._follow_optimizer()
             steps.terms = network._terms(network._rule)
         piece = Slice(np.arange(rows), np.array([0]), np.array([rows]), True)
-        with network._moving():
+        with network._turns.moving():
             done = steps.step(data.pair, piece, scores)
         if not done:
             raise DivergenceError(

@@ -46,7 +46,7 @@ def activations(net: Any, x: Any) -> dict[str, np.ndarray]:
         buffers = net._looking_buffers(params, samples, 1)._replace(work=work)
         net._engine().predict(plan, [source], buffers, samples, order, out, 1)
 
-    net._steadily(look)
+    net._turns.steadily(look, net._params)
 
     def region(offset: int, shape: tuple[int, ...]) -> np.ndarray:
         flat = work[offset * samples :][: samples * math.prod(shape)]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +25,7 @@ from fastnn import (
     training,
 )
 from fastnn._check import one_of, whole
+from fastnn._turns import Turns
 from fastnn.kernels._op import RULE, Buffers
 from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.optimizers import RULES
@@ -43,10 +41,6 @@ _BACKENDS: dict[str, ModuleType] = {"compiled": compiled, "numpy": reference}
 _DTYPES = ("float32", "float64")
 _CLIPS = ("clip_value", "clip_norm", "global_clip_norm")
 _BLOCK = 256  # rows that go through the network together where nothing is learnt
-# What `fit` lets another thread wait for at most, between two slices, so that it can copy the
-# parameters.
-_PATIENCE = 0.005
-_T = TypeVar("_T")
 
 
 class Network:
@@ -170,15 +164,12 @@ class Network:
     _crew: tuple[Any, _threads.Crew] | None  # threads that train, and what is known about them
     _steps: fitting.Steps | None  # what `train_on_batch` needs
     _training: Training | None  # the one that runs
-    _version: int  # odd while parameters move
-    _waiting: dict[int, bool]  # threads that want to see the parameters at rest
-    _busy: tuple[int, int]  # process and thread that train
+    _turns: Turns  # who may move the parameters, and when
 
     @staticmethod
     def _passing() -> dict[str, Any]:
         """The moment's attributes, as they are where nothing happens."""
-        nothing = dict.fromkeys(("_few", "_crew", "_steps", "_training"))
-        return nothing | {"_version": 0, "_waiting": {}, "_busy": (0, 0)}
+        return dict.fromkeys(("_few", "_crew", "_steps", "_training")) | {"_turns": Turns()}
 
     def _build(self, shape: tuple[int, ...]) -> None:
         """Lay out the plan and draw the initial parameters."""
@@ -258,7 +249,7 @@ class Network:
 
     @optimizer.setter
     def optimizer(self, value: str | optimizers.Optimizer) -> None:
-        self._refuse_others()
+        self._turns.refuse_others()
         self._optimizer = optimizers.get(value)
         if self._plan is not None:
             self._reset_optimizer()
@@ -283,8 +274,8 @@ class Network:
         new = np.asarray(value, self.dtype)
         if new.shape != self.params.shape:
             raise ValueError(f"params must have shape {self.params.shape}, got {new.shape}")
-        self._refuse_others()
-        with self._moving():
+        self._turns.refuse_others()
+        with self._turns.moving():
             self._params[...] = new
 
     @property
@@ -483,74 +474,6 @@ class Network:
     def _engine(self) -> ModuleType:
         return _BACKENDS[self.backend]
 
-    # -- who may move what, and when ----------------------------------------
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Only one training at a time."""
-        me = os.getpid(), threading.get_ident()
-        with _threads.gate:
-            if self._busy[0] == me[0]:  # else the other process has it, not this one
-                raise RuntimeError("the network is being fitted; wait for that, or fit a copy")
-            self._refuse_halves()
-            self._busy = me
-        try:
-            yield
-        finally:
-            self._busy = (0, 0)
-
-    def _refuse_others(self) -> None:
-        """Let nobody change a network that another thread trains."""
-        process, thread = self._busy
-        if process == os.getpid() and thread != threading.get_ident():
-            raise RuntimeError("the network is being fitted; wait for that, or change a copy")
-
-    def _refuse_halves(self) -> None:
-        """In a process that was forked in the middle of a step, the parameters are half moved."""
-        if self._version % 2 and self._busy[0] not in (0, os.getpid()):
-            raise RuntimeError(
-                "the network was being fitted when this process was forked; "
-                "load its parameters from a file, or build it anew"
-            )
-
-    @contextmanager
-    def _moving(self) -> Iterator[None]:
-        """Surrounds what moves parameters: other threads see them before or after it."""
-        self._version |= 1
-        try:
-            yield
-        finally:
-            self._version += 1
-        patience = time.monotonic() + _PATIENCE
-        while self._waiting and time.monotonic() < patience:
-            time.sleep(1e-4)
-
-    def _steadily(self, look: Callable[[np.ndarray], _T]) -> _T:
-        """``look(params)`` at parameters that stay as they are meanwhile.
-
-        Where another thread trains, what was seen of moving ones is thrown away, and a copy is
-        taken between two of its slices.
-        """
-        version = self._version
-        if version % 2 == 0:
-            result = look(self._params)
-            if self._version == version:
-                return result
-        me = threading.get_ident()
-        self._waiting[me] = True
-        try:
-            while True:
-                self._refuse_halves()
-                version = self._version
-                if version % 2 == 0:
-                    params = self._params.copy()
-                    if self._version == version:
-                        break
-                time.sleep(1e-4)
-        finally:
-            del self._waiting[me]
-        return look(params)
-
     # -- what it does -------------------------------------------------------
 
     def fit(
@@ -748,10 +671,10 @@ class Network:
         TypeError, ValueError
             Where ``x`` does not fit.
         """
-        version = self._version
+        version = self._turns.version
         if self._few is not None and type(x) is np.ndarray:
             few = self._few(x)
-            if few is not None and self._version == version and version % 2 == 0:
+            if few is not None and self._turns.version == version and version % 2 == 0:
                 return few
         plan = self.plan
         source = self._inputs(x, checked=False)  # the engine looks, where the rows are cached
@@ -768,7 +691,7 @@ class Network:
                     sources.check_finite("x", source.array, self.dtype)
             return out
 
-        out = self._steadily(look)
+        out = self._turns.steadily(look, self._params)
         if len(plan.out_shape) > 1:
             out = out.reshape(samples, *plan.out_shape)
         plain = (source.scale, source.offset) == (1, 0) and self.backend == "compiled"
@@ -809,7 +732,7 @@ class Network:
                 sums += engine.evaluate(plan, metric, pair, room, capacity, order, threads)
             return sums
 
-        sums = self._steadily(look)
+        sums = self._turns.steadily(look, self._params)
         names = ["loss", self._metric.name] if metric else ["loss"]
         return {
             name: float(training.figure(name, total, samples))
@@ -959,7 +882,7 @@ class Network:
             engine.gradients(plan, "", rule, terms, pair, buffers, capacity, order, threads)
             return buffers
 
-        buffers = self._steadily(look)
+        buffers = self._turns.steadily(look, self._params)
         result = {p.title: p.of(buffers.grads) for p in plan.parameters}
         result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, *plan.in_shape)
         ops = plan.for_metric("", len(pair) > 2)

@@ -474,7 +474,10 @@ def test_ctrl_c_is_not_lost_while_it_compiles(tmp_path):
 def test_a_child_that_was_forked_in_a_step_knows_it():
     net = network(input_shape=(4,))
     want = net.predict(X)
-    net._version, net._busy = 1, (os.getppid(), 1)  # as the child of a parent that trains has it
+    net._turns.version, net._turns.busy = (
+        1,
+        (os.getppid(), 1),
+    )  # as the child of a parent that trains has it
     for call in (lambda: net.predict(X), lambda: net.fit(X, Y, verbose=0)):
         with pytest.raises(RuntimeError, match="was being fitted when this process was forked"):
             call()
