@@ -46,7 +46,7 @@ def pack(header: bytes | dict, body: bytes = b"") -> bytes:
 
 def sealed(content: bytes) -> bytes:
     """The same file with the checksum that belongs to it, so that deeper checks are reached."""
-    end = 8 + int.from_bytes(content[:8], "little")
+    end = min(8 + int.from_bytes(content[:8], "little"), len(content))
     found = DIGEST.search(content, 8, end)
     if not found:
         return content
@@ -114,7 +114,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "a header of 2^63 bytes": lambda: (1 << 63).to_bytes(8, "little") + GOOD[8:],
     "a header of 2^64 - 1 bytes": lambda: b"\xff" * 8 + GOOD[8:],
     "a header longer than the file": lambda: (len(GOOD) - 7).to_bytes(8, "little") + GOOD[8:],
-    "a header of 99 MB": lambda: pack(b"{" + b" " * 99_000_000 + b"}"),
+    "a header of 20 MB": lambda: pack(b"{" + b" " * 20_000_000 + b"}"),
     "cut in the data": lambda: GOOD[:-1],
     "a byte too many": lambda: GOOD + b"\0",
     "no object": lambda: pack(b"[]"),
@@ -257,7 +257,7 @@ TAKEN: dict[str, Callable[[], bytes]] = {
     "8 MB of wide letters in metadata": lambda: pack(
         b'{"__metadata__":{"a":"' + EMOJI * 2_000_000 + b'"}}'
     ),
-    "64 MB of data": lambda: pack({"a": array([16 * MIB], [0, 64 * MIB])}, bytes(64 * MIB)),
+    "40 MB of data": lambda: pack({"a": array([10 * MIB], [0, 40 * MIB])}, bytes(40 * MIB)),
 }
 ATTACKS = REFUSED | TAKEN
 

@@ -16,6 +16,7 @@ import fastnn as fnn
 from fastnn import files
 from fastnn.kernels._kernel import JIT
 from tests import attacks
+from tests.campaign import corrupt
 
 
 def build(**options):
@@ -145,10 +146,12 @@ def loads(content, path):
 
 
 def test_every_truncation_is_refused(small, tmp_path):
-    path = tmp_path / "cut"
     for end in range(len(small)):
-        assert not loads(small[:end], path), end
+        with pytest.raises(files.FormatError):
+            files.parse(small[:end], "cut")
+    path = tmp_path / "cut"
     assert loads(small, path) and not loads(small + b"\0", path)
+    assert not any(loads(small[:end], path) for end in range(0, len(small), 100))
 
 
 def test_every_flipped_bit_is_found(small):
@@ -213,7 +216,66 @@ def test_any_names_texts_and_shapes_come_back(shapes, metadata):
         np.testing.assert_array_equal(read[name], array)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at Linux's own figures")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("seven bytes", "or cut: a header of 0 bytes in a file of 7"),
+        ("a header of 2^63 bytes", "at most 16777216 are read"),
+        ("cut in the data", "describes 8 bytes of data, and there are 7"),
+        ("no object", "must be an object of JSON"),
+        ("two headers", "something follows its end at byte 61"),
+        ("comma too many", "nothing stands before the comma or brace at its byte 61"),
+        ("not closed", "neither an array nor .* at its byte 1"),
+        ("hole", "one behind another, not at 5 after 4"),
+        ("negative shape", "'a' needs lists of whole numbers"),
+        ("shape of 2^63", "'a' is larger than any array"),
+        ("offsets backwards", "'a' does not fit its place"),
+        ("dtype BF16", "'a' must be one of F32, F64, I64, U64, U8, got 'BF16'"),
+        ("dtype missing", "'a' must have dtype, shape, data_offsets"),
+        ("same name in two spellings", "'a' stands twice"),
+        ("same field twice", "a name stands twice"),
+        ("metadata of numbers", "metadata must be texts by name, got 1 for 'a'"),
+        ("checksum of one letter", "its checksum does not fit"),
+    ],
+)
+def test_errors_say_what_is_wrong(name, message):
+    with pytest.raises(files.FormatError, match=message) as caught:
+        files.parse(attacks.ATTACKS[name](), "attack")
+    assert str(caught.value).startswith("'attack'")
+
+
+def test_no_arrays_and_too_many(monkeypatch):
+    assert files.parse(attacks.ATTACKS["nothing"](), "nothing") == ({}, {})
+    assert len(files.parse(attacks.tiny(3), "three")[0]) == 3
+    monkeypatch.setattr(files, "MOST", 2)
+    with pytest.raises(files.FormatError, match="at most 2 arrays"):
+        files.parse(attacks.tiny(3), "three")
+
+
+def test_the_campaign_of_damage_finds_careless_loaders():
+    def no_checksum(content):
+        return corrupt.load(attacks.sealed(content))
+
+    def no_shapes(content):
+        return corrupt.load(content.replace(b"shape", b"SHAPE"))
+
+    for load, message in (
+        (no_checksum, "a flipped byte went unseen"),
+        (no_shapes, "a good file is refused"),
+        (lambda content: corrupt.load(content[:1] and attacks.GOOD), "a part is taken"),
+        (lambda content: content[80], "IndexError"),
+    ):
+        figures = corrupt.run(1, load=load)
+        assert figures["failures"] and message in figures["first failure"]
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's own figures")
+
+
+@linux
+@pytest.mark.skipif(
+    not JIT or os.environ.get("NUMBA_BOUNDSCHECK") == "1", reason="reads no other code"
+)
 def test_attacks():
     """Nothing is run, opened or reached; memory and time are bounded by the size of the file."""
     for name, report in attacks.run("fastnn.files:read").items():
@@ -233,7 +295,7 @@ def careless(path):
     pickle.loads(path.read_bytes())
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at Linux's own figures")
+@linux
 def test_attacks_find_a_careless_loader():
     some = {"good": lambda: attacks.GOOD, "pickle": attacks.ATTACKS["pickle"]}
     good, pickled = attacks.run("tests.test_files:careless", some).values()
