@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import sys
 import time
 
@@ -242,6 +243,17 @@ def test_errors_say_what_is_wrong(name, message):
     with pytest.raises(files.FormatError, match=message) as caught:
         files.parse(attacks.ATTACKS[name](), "attack")
     assert str(caught.value).startswith("'attack'")
+
+
+def test_what_is_refused_and_what_is_taken():
+    for name, content in attacks.ATTACKS.items():
+        if not re.search("MB|0,000 arrays", name):  # these take their time, and a process each
+            with (
+                contextlib.nullcontext()
+                if name in attacks.TAKEN
+                else pytest.raises(files.FormatError)
+            ):
+                files.parse(content(), name)
 
 
 def test_no_arrays_and_too_many(monkeypatch):
