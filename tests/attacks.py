@@ -220,9 +220,9 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "16 MB of quotes": lambda: pack(b'{"' + b'\\"' * 8_000_000),
     "16 MB of backslashes": lambda: pack(b'{"' + b"\\" * 16_000_000),
     "140,000 arrays": lambda: tiny(140_000),
-    "zip bomb": lambda: archive("a.npy", 100 * MIB),
+    "zip bomb": lambda: archive("a.npy", 20 * MIB),
     "zip of a network by another library": lambda: archive("config.json", 100),
-    "gzip bomb": lambda: gzip.compress(bytes(100 * MIB)),
+    "gzip bomb": lambda: gzip.compress(bytes(20 * MIB)),
     "hdf5": lambda: b"\x89HDF\r\n\x1a\n" + bytes(2000),
     "pickle": lambda: pickle.dumps(Command()),
     "pickle, old": lambda: pickle.dumps(Command(), 0),
@@ -287,6 +287,19 @@ def faults(report: dict) -> list[str]:
     if report["growth"] > 2 * report["size"] + 64 * MIB:
         found.append(f"it took {report['growth'] / MIB:.0f} MiB for {report['size'] / MIB:.0f}")
     return found
+
+
+def careless(path: Path) -> None:
+    """What no loader may do, for a trial of the trial: it must be found out."""
+    if path.stat().st_size != len(GOOD):
+        pickle.loads(path.read_bytes())
+        return
+    list(range(10_000_000))  # memory
+    end = time.process_time() + 1.1
+    while time.process_time() < end:
+        pass
+    path.with_name("deed").write_bytes(b"")
+    raise RuntimeError("two\nlines")
 
 
 def _peak() -> int:
