@@ -71,7 +71,11 @@ def test_arrays_of_any_layout(tmp_path):
         assert read[name].shape == array.shape and read[name].dtype.isnative
         np.testing.assert_array_equal(read[name], array)
         read[name][...] = 0  # owns its memory
-    assert files.parse((tmp_path / "a").read_bytes(), "a")[1] == metadata
+    content = (tmp_path / "a").read_bytes()
+    assert files.parse(content, "a")[1] == metadata
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    for name in arrays:  # each at a multiple of its size, for readers that map the file
+        assert header[name]["data_offsets"][0] % arrays[name].itemsize == 0
     package = pytest.importorskip("safetensors.numpy")
     for name, array in package.load_file(tmp_path / "a").items():
         np.testing.assert_array_equal(array, arrays[name])
@@ -257,6 +261,10 @@ def test_what_is_refused_and_what_is_taken():
 def test_no_arrays_and_too_many(monkeypatch):
     assert files.parse(attacks.ATTACKS["nothing"](), "nothing") == ({}, {})
     assert len(files.parse(attacks.tiny(3), "three")[0]) == 3
+    monkeypatch.setattr(files, "LONGEST", len(attacks.tiny(3)) - 12)
+    with pytest.raises(files.FormatError, match="at most"):
+        files.parse(attacks.tiny(3), "three")
+    monkeypatch.undo()
     monkeypatch.setattr(files, "MOST", 2)
     with pytest.raises(files.FormatError, match="at most 2 arrays"):
         files.parse(attacks.tiny(3), "three")
