@@ -266,7 +266,7 @@ def load(path: str | os.PathLike[str], **options: Any) -> Network:
     arrays, metadata = files.read(path)
     try:
         return network_of(arrays, metadata, **options)
-    except FormatError as error:
+    except (FormatError, RecursionError) as error:
         raise FormatError(f"{Path(path).name!r}: {error}") from None
 
 
@@ -274,14 +274,17 @@ def network_of(arrays: dict[str, np.ndarray], metadata: dict[str, str], **option
     """The network in what `files.read` has read; ``arrays`` is used up."""
     from fastnn.network import Network
 
-    if metadata.get("fastnn_format") != VERSION or "network" not in metadata:
+    names = {"format", "fastnn_format", "network"}
+    if metadata.get("fastnn_format") != VERSION or not names <= set(metadata) <= names | {
+        "training"
+    }:
         raise FormatError(
             "there is no network in it, or one of another version of fastnn; "
             "parameters alone are read by load_weights"
         )
     about = _object("network", metadata["network"])
-    names = "layers input_shape loss metric dtype optimizer seed classes step noise_seed generator"
-    _exactly("network", about, names.split())
+    keys = "layers input_shape loss metric dtype optimizer seed classes step noise_seed generator"
+    _exactly("network", about, keys.split())
     texts = about["layers"]
     if not isinstance(texts, list) or not 0 < len(texts) <= LAYERS:
         raise FormatError(f"a network must have 1 to {LAYERS} layers")
@@ -391,9 +394,19 @@ def _callbacks(about: Any, arrays: dict[str, np.ndarray]) -> Any:
     return states
 
 
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=files.once, parse_constant=_no_number)
+
+
 def _object(name: str, text: str) -> dict[str, Any]:
-    """A text of JSON, an object not too deep."""
-    value = files.json_of(name, text)
+    """A text of JSON, which must be an object."""
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{name} must be JSON: {error}") from None
     if not isinstance(value, dict):
         raise FormatError(f"{name} must be an object, got {type(value).__name__}")
     return value

@@ -5,6 +5,7 @@ import inspect
 import json
 import pickle
 import re
+import sys
 import tracemalloc
 
 import numpy as np
@@ -19,6 +20,7 @@ from fastnn.layers import Layer
 from fastnn.losses import Loss
 from fastnn.optimizers import Optimizer
 from fastnn.schedules import Schedule
+from tests import attacks
 
 # Arguments that are not the defaults, for each class that a file can name.
 OBJECTS = [
@@ -310,3 +312,13 @@ def test_a_callback_that_lacks_its_memory_says_so(good):
         change(net._progress.callbacks[0][1])
         with pytest.raises(ValueError, match="EarlyStopping"):
             net.fit(x, y, epochs=3, resume=True, callbacks=[stop, Cut()], verbose=0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_files_of_strangers_are_no_networks():
+    """The same files that `fastnn.files` is tried with: none is a network, none does anything."""
+    reports = attacks.run("fastnn:load")
+    assert len(reports) >= 25
+    found = {name: attacks.faults(report) for name, report in reports.items()}
+    assert not {name: faults for name, faults in found.items() if faults}
+    assert {report["outcome"] for report in reports.values()} == {"FormatError"}
