@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -212,19 +213,6 @@ def fit(
         with interrupts.insisted():
             steps = _prepared(network, data, progress.batch_size)
             steps.compile(data.pair)
-        take = steps.step
-        if search is not None:
-            search.steps, take = steps, search.train
-        good: list[Any] = []
-
-        def validate() -> dict[str, float]:
-            return network.evaluate(*data.validation)
-
-        def train(piece: Slice, scores: np.ndarray) -> int:
-            if rollback:
-                good[:] = network._params.copy(), network._state.copy(), network._rule.copy()
-            return take(data.pair if piece.data is None else piece.data, piece, scores)
-
         if past is None:
             progress.generator = network._shuffle_rng.bit_generator.state
         else:
@@ -232,35 +220,68 @@ def fit(
             past._progress.epochs = progress.epochs if epochs else past._progress.epochs
             progress = past._progress
             network._shuffle_rng.bit_generator.state = progress.generator
+        take = steps.step
+        if search is not None:
+            search.steps, take = steps, search.train
+        backup = _Backup(network) if rollback else None
+
+        def train(piece: Slice, scores: np.ndarray) -> int:
+            if backup is not None:
+                backup.take()
+            return take(data.pair if piece.data is None else piece.data, piece, scores)
+
         run = Training(
             progress=progress,
             feed=_feed(network, data, progress, steps_per_epoch, class_weight),
             train=train,
             moving=network._turns.moving,
             diverged=steps.first_bad,
-            validate=validate if data.validation else None,
-            fingerprint=lambda: data.fingerprint(network),
+            validate=partial(network.evaluate, *data.validation) if data.validation else None,
+            fingerprint=partial(data.fingerprint, network),
             metric=network._metric.name if network._metric_op(data.pair) else "",
             penalized=bool(steps.terms.l1.any() or steps.terms.l2.any()),
             watcher=Reporter(verbose, progress.epochs),
             callbacks=chain,
             interrupts=interrupts,
         )
-        try:
-            network._progress, network._training = progress, run
-            return run.run()
-        except DivergenceError:
-            if rollback:
-                with network._turns.moving():
-                    network._params[...], network._state[...], network._rule[...] = good
-            else:
-                network._progress = None  # there is nothing to go on with
-            raise
-        finally:
-            with interrupts.held():
-                network._training = None
-                if progress.unfinished:
-                    run.settle()
+        return _run(network, run, backup)
+
+
+def _run(network: Network, run: Training, backup: _Backup | None) -> History:
+    """Run a training, and leave a network that can go on if that ends too early."""
+    try:
+        network._progress, network._training = run.progress, run
+        return run.run()
+    except DivergenceError:
+        if backup is None:
+            network._progress = None  # there is nothing to go on with
+        else:
+            backup.give_back()
+        raise
+    finally:
+        with run.interrupts.held():
+            network._training = None
+            if network.unfinished:
+                run.settle()
+
+
+class _Backup:
+    """What a slice of training moves, as it was before."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.arrays = network._params, network._state, network._rule
+        self.copies: list[np.ndarray] = []
+
+    def take(self) -> None:
+        """Copy it."""
+        self.copies = [array.copy() for array in self.arrays]
+
+    def give_back(self) -> None:
+        """Put it back."""
+        with self.network._turns.moving():
+            for array, copy in zip(self.arrays, self.copies, strict=True):
+                array[...] = copy
 
 
 def train_on_batch(
@@ -274,12 +295,12 @@ def train_on_batch(
     data = _data(network, x, y, sample_weight, class_weight, None)
     rows, scores = len(data.pair[0].array), np.zeros((3, 1))
     with Interrupts() as interrupts, interrupts.held(), network._turns.alone():
+        if network._plan is not None:
+            network._follow_optimizer()  # which may need other buffers
         steps = network._steps
-        if steps is None or network._plan is None:
+        if steps is None:
             steps = network._steps = _prepared(network, data, rows)
-        else:
-            network._follow_optimizer()
-            steps.terms = network._terms(network._rule)
+        steps.terms = network._terms(network._rule)
         piece = Slice(np.arange(rows), np.array([0]), np.array([rows]), True)
         with network._turns.moving():
             done = steps.step(data.pair, piece, scores)

@@ -221,7 +221,7 @@ class Network:
         self._rule.kind = list(RULES).index(rule)
         self._rule.parameters = plan.size
         self._rule.seed = self._noise_seed
-        self._state, self._grads = state, grads
+        self._state, self._grads, self._steps = state, grads, None
         self._pairs: lbfgs.Pairs = []
 
     def _follow_optimizer(self) -> None:

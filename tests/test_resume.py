@@ -273,6 +273,17 @@ def test_single_steps_are_the_steps_of_fit():
     before = steps.layers[0].weight.copy()
     steps.train_on_batch(X, Y)
     assert np.array_equal(steps.layers[0].weight, before)
+    steps.optimizer, whole.optimizer = fnn.SGD(0.1, momentum=0.5), fnn.SGD(0.1, momentum=0.5)
+    whole.params = steps.params
+    for net in (steps, whole):
+        net.layers[0].trainable = True
+    for _ in range(2):
+        steps.train_on_batch(X, Y)
+    whole.fit(X, Y, epochs=2, batch_size=60, verbose=0)
+    assert (whole.params.tobytes(), whole._state.tobytes()) == (
+        steps.params.tobytes(),
+        steps._state.tobytes(),
+    )
     steps.params[:] = np.nan
     with pytest.raises(fnn.DivergenceError, match="layer 0"):
         steps.train_on_batch(X, Y)
