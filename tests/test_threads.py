@@ -3,10 +3,8 @@
 import hashlib
 import multiprocessing
 import os
-import signal
 import threading
 import time
-import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
 
@@ -14,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cache import ROOT, finished, start
 from test_plan import NETWORKS, PAIRS, build
 
 import fastnn as fnn
 from fastnn.kernels import _team
+from tests.processes import ROOT, finished, forked, start
 
 pytestmark = [
     pytest.mark.skipif(not _team.AVAILABLE, reason="nothing is compiled: one thread"),
@@ -169,27 +167,6 @@ def test_networks_train_at_once(threads):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(train, range(8))) == [train(number, threads=1) for number in range(8)]
-
-
-def forked(work):
-    """Whether a forked child finds that ``work()`` is true."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: our subject
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = 0 if work() else 2
-        finally:
-            os._exit(code)
-    for _ in range(6000):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status) == 0
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise AssertionError("the child hangs")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
