@@ -186,12 +186,16 @@ def edited(place, kind, rng):
         )
     formula = package / "kernels" / "rectifiers.py"
     before = formula.read_text()
-    after = before.replace("zero if x[i] <= zero else x[i]", "zero if x[i] <= zero else x[i] + x[i]")
+    after = before.replace(
+        "zero if x[i] <= zero else x[i]", "zero if x[i] <= zero else x[i] + x[i]"
+    )
     assert after != before
     old = _small.answers(*kind)
     assert found(kind, place, package=package), "the same sources elsewhere"
     formula.write_text(after)
-    with start(FIRST + WORK.format(kind), os.pathsep.join([str(package), str(ROOT)]), "") as process:
+    with start(
+        FIRST + WORK.format(kind), os.pathsep.join([str(package), str(ROOT)]), ""
+    ) as process:
         new = finished(process)[0].split()[0]
     assert new != old
     assert not found(kind, place, package=package, bits=new), "stale code"

@@ -141,7 +141,9 @@ def groups(count):
         if size < 1:
             return
         alike = number % 2 == 0  # all want the same code, or each another
-        kinds = [_small.KINDS[(number + (0 if alike else i)) % len(_small.KINDS)] for i in range(size)]
+        kinds = [
+            _small.KINDS[(number + (0 if alike else i)) % len(_small.KINDS)] for i in range(size)
+        ]
         yield kinds, number % 8 == 7
         count -= size
 
