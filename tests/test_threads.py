@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.compiler_lock import global_compiler_lock
 from test_plan import NETWORKS, PAIRS, build
 
 import fastnn as fnn
-from fastnn.kernels import _team
+from fastnn.compiled import LOCKED, Few
+from fastnn.kernels import _team, run
+from fastnn.kernels._kernel import compiled
+from fastnn.kernels.gemm import SCRATCH
 from tests.processes import ROOT, finished, forked, start
 
 pytestmark = [
@@ -190,6 +194,41 @@ def test_a_forked_child_goes_on(busy):
             ended.set()
     assert future is None or future.result() is None
     assert train() == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_fork_waits_for_a_thread_that_compiles():
+    """Its child has no such thread to give back the compiler's lock, and could not go on."""
+    compiling = threading.Event()
+
+    def others():
+        with global_compiler_lock:
+            compiling.set()
+            time.sleep(0.2)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(others)
+        compiling.wait()
+        assert forked(lambda: compiled(lambda x: 2 * x)(2) == 4)
+
+
+@pytest.mark.skipif(not LOCKED, reason="no fast road")
+def test_the_first_threads_on_the_fast_road_work_in_one_place(monkeypatch):
+    """Whoever comes second must not free what the first has the address of."""
+    nets = [build("classes")[0] for _ in range(2)]
+    both, zeros = threading.Barrier(2), np.zeros
+
+    def late(size, dtype=float):
+        if size == SCRATCH:
+            both.wait()
+        return zeros(size, dtype)
+
+    monkeypatch.setattr(Few, "scratch", {})
+    monkeypatch.setattr(np, "zeros", late)
+    with ThreadPoolExecutor(2) as pool:
+        roads = list(pool.map(lambda net: Few(net.plan, net.params), nets))
+    (kept,) = Few.scratch.values()
+    assert {road.alive[0][run.SCRATCH_AT] for road in roads} == {kept.ctypes.data}
 
 
 def test_spawned_processes():

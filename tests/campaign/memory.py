@@ -41,7 +41,7 @@ def run(count):
             act(number)
         growth[f"growth by {name}"] = resident() - begin
     growth["growth by all"] = resident() - before
-    short = short_of_memory(1 << (20 if count < COUNT else 17)) if sys.platform == "linux" else {}
+    short = short_of_memory(1 << (21 if count < COUNT else 17)) if sys.platform == "linux" else {}
     counts = {name: count // load for name, load in loads.items()}
     return {
         "cases": sum(counts.values()) + sum(short.get("ends", {}).values()),

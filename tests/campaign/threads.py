@@ -15,7 +15,7 @@ import fastnn as fnn
 from tests.campaign import _small
 from tests.processes import ROOT, finished, start
 
-COUNT, SMALL = 10_000, 400  # predictions of each thread
+COUNT, SMALL = 10_000, 100  # predictions of each thread
 THREADS = 8
 D = fnn.Dense
 
