@@ -18,7 +18,7 @@ from tests.cache_faults import DAMAGES, NOT_KEPT, UNUSABLE
 from tests.campaign import _small
 from tests.processes import ROOT, finished, start
 
-COUNT, SMALL = 63, 2
+COUNT, SMALL = 63, 1
 
 
 def run(count):
