@@ -207,14 +207,14 @@ class Few:
         rows = addressed(plan, "", False, self.dtype, PREDICT)
         rows = rows[rows["when"] & PREDICT != 0]
         work = np.zeros(FEW * plan.row_size, self.dtype)
-        if self.dtype not in self.scratch:
-            self.scratch[self.dtype] = np.zeros(SCRATCH, self.dtype)
+        # Two threads may come at once; only one's array is kept, and both must take its address.
+        scratch = self.scratch.setdefault(self.dtype, np.zeros(SCRATCH, self.dtype))
         desk = np.zeros(run.DESK, np.int64)
         for place, array in (
             (run.OPS_AT, rows),
             (run.PARAMS_AT, params),
             (run.WORK_AT, work),
-            (run.SCRATCH_AT, self.scratch[self.dtype]),
+            (run.SCRATCH_AT, scratch),
         ):
             desk[place] = array.__array_interface__["data"][0]
         desk[run.OPS_COUNT], desk[run.RESULT] = len(rows), plan.out

@@ -13,6 +13,7 @@ number is a fixed size.
 """
 
 import inspect
+import os
 import re
 from collections.abc import Callable
 from functools import cache
@@ -24,12 +25,22 @@ from numba import config, njit
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
 
 from ._cache import SYMBOLS, KernelCache
 
 JIT = (
     not config.DISABLE_JIT
 )  # NUMBA_DISABLE_JIT=1: every kernel runs as plain Python, for debuggers and coverage
+
+if JIT and hasattr(os, "register_at_fork"):
+    # A fork waits for the function that another thread is compiling, or loading. Its lock would
+    # stay locked in the child, which has no such thread, and could never compile anything.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 # Multiply and add may be one instruction. Nothing else: an element must come out the same in a
 # vector and in the rest behind the last one, however the array was cut for threads or batches.

@@ -4,8 +4,6 @@ A "run" in one process is a new dispatcher of the same kernel: it has compiled n
 asks the cache. Where a process makes the difference, there are processes.
 """
 
-import errno
-import io
 import os
 import re
 import shutil
@@ -13,7 +11,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from contextlib import ExitStack
 from pathlib import Path
 
 import llvmlite
@@ -26,12 +23,21 @@ from numba.core.registry import cpu_target
 
 from fastnn.kernels import _cache, _op, activations, rectifiers
 from fastnn.kernels._kernel import JIT, KERNELS, compiled
+from tests.cache_faults import (
+    DAMAGES,
+    FORBIDDEN,
+    NO_ROOM,
+    NOT_KEPT,
+    READ_ONLY,
+    UNUSABLE,
+    Full,
+    failing,
+    junk,
+)
+from tests.processes import ROOT, at_once, finished, start
 
 pytestmark = pytest.mark.skipif(not JIT, reason="nothing is compiled, so nothing is kept")
 
-ROOT = Path(__file__).parents[1]
-NOT_KEPT = r"^fastnn: compiled code is not kept .*FASTNN_CACHE_DIR"
-UNUSABLE = r"^fastnn: kept code cannot be used and is compiled again"
 AGES_AGO = time.time() - 10 * _cache.HOUR
 
 
@@ -68,30 +74,6 @@ def run(dtype=np.float64, kernel="relu_forward"):
 def files(top):
     """Everything that lies in the folders of the cache."""
     return sorted(path for path in top.glob("*/*"))
-
-
-def start(script, path, cache, *options, **settings):
-    """A Python process that imports fastnn from a path."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FASTNN_", "NUMBA_"))}
-    # Without .pyc files: Python takes an old one where an edit changes neither size nor second.
-    paths = {"PYTHONPATH": str(path), "PYTHONDONTWRITEBYTECODE": "1"}
-    if cache is not None:
-        paths["FASTNN_CACHE_DIR"] = str(cache)
-    return subprocess.Popen(
-        [sys.executable, "-P", *options, "-c", script],
-        env={**kept, **paths, **settings},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finished(process):
-    """What a process printed and what it complained about."""
-    printed, complaints = process.communicate(timeout=300)
-    assert process.returncode == 0, complaints
-    return printed.strip(), complaints
 
 
 # finding
@@ -400,28 +382,6 @@ def helper_of_this_file(x):
 # files that are not what they should be
 
 
-def junk(path):
-    path.write_bytes(b"junk" * 1000)
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def truncated(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def only_a_checksum(path):
-    path.write_bytes(path.read_bytes()[:32])
-
-
-def flipped_bit(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 def another_type(path):
     assert run(np.float32) == 1
     (other,) = (file for file in path.parent.iterdir() if file != path)
@@ -436,37 +396,9 @@ def another_kernel(path):
     other.unlink()
 
 
-def another_version(path):
-    """The right name, in the folder of other sources."""
-    content = path.read_bytes()[32:]
-    elsewhere = path.parents[1] / "0123456789abcdef" / path.name
-    path.write_bytes(_cache._checksum(elsewhere, content) + content)
-
-
-def no_pickle(path):
-    path.write_bytes(_cache._checksum(path, b"junk") + b"junk")
-
-
-def unreadable(path):
-    path.unlink()
-    path.symlink_to(path)  # too many levels of symbolic links
-
-
-DAMAGES = [
-    junk,
-    empty,
-    truncated,
-    only_a_checksum,
-    flipped_bit,
-    another_type,
-    another_kernel,
-    another_version,
-    no_pickle,
-    unreadable,
-]
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(
+    "damage", [*DAMAGES, another_type, another_kernel], ids=lambda damage: damage.__name__
+)
 def test_a_damaged_file_is_replaced(damage, top):
     run()
     (file,) = files(top)
@@ -500,26 +432,6 @@ def test_many_damaged_files_are_one_warning(top):
 
 
 # places where nothing can be written
-
-
-class Full(io.FileIO):
-    """A file on a disk that is full after some bytes."""
-
-    def write(self, data):
-        super().write(data[:100])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def failing(error):
-    def fail(*args, **kwargs):
-        raise error
-
-    return fail
-
-
-NO_ROOM = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
-FORBIDDEN = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @pytest.mark.parametrize(
@@ -714,26 +626,16 @@ print("compiled" if recorder.buffer else "found")
 def test_processes_that_compile_at_once(attempt, package, tmp_path):
     """Whoever comes first compiles; the others do so too, or find what is whole already."""
 
-    def at_once(*steps):
-        cache = tmp_path / "cache"
-        with ExitStack() as stack:
-            scripts = [TOGETHER.format(step) for step in steps]
-            processes = [
-                stack.enter_context(start(script, package, cache, "-W", "error"))
-                for script in scripts
-            ]
-            assert [process.stdout.readline() for process in processes] == ["ready\n"] * len(steps)
-            for process in processes:
-                process.stdin.write("\n")
-                process.stdin.flush()
-            return [finished(process) for process in processes]
+    def together(*steps):
+        scripts = [TOGETHER.format(step) for step in steps]
+        return at_once(start(s, package, tmp_path / "cache", "-W", "error") for s in scripts)
 
-    ends = at_once(1, -1, 1, -1)
+    ends = together(1, -1, 1, -1)
     assert {complaints for _, complaints in ends} == {""}
     assert "compiled" in {printed for printed, _ in ends} <= {"compiled", "found"}
     kept = [(file.name.partition("-")[0], file.suffix) for file in files(tmp_path / "cache")]
     assert kept == [("_rate.rate", ".fastnn")] + [("_scaled.scaled", ".fastnn")] * 3
-    assert at_once(1) == [("found", "")]
+    assert together(1) == [("found", "")]
 
 
 # tidying up

@@ -3,10 +3,8 @@
 import hashlib
 import multiprocessing
 import os
-import signal
 import threading
 import time
-import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
 
@@ -14,11 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cache import ROOT, finished, start
+from numba.core.compiler_lock import global_compiler_lock
 from test_plan import NETWORKS, PAIRS, build
 
 import fastnn as fnn
-from fastnn.kernels import _team
+from fastnn.compiled import LOCKED, Few
+from fastnn.kernels import _team, run
+from fastnn.kernels._kernel import compiled
+from fastnn.kernels.gemm import SCRATCH
+from tests.processes import ROOT, finished, forked, start
 
 pytestmark = [
     pytest.mark.skipif(not _team.AVAILABLE, reason="nothing is compiled: one thread"),
@@ -171,27 +173,6 @@ def test_networks_train_at_once(threads):
         assert list(pool.map(train, range(8))) == [train(number, threads=1) for number in range(8)]
 
 
-def forked(work):
-    """Whether a forked child finds that ``work()`` is true."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: our subject
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = 0 if work() else 2
-        finally:
-            os._exit(code)
-    for _ in range(6000):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status) == 0
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise AssertionError("the child hangs")
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_forked_child_goes_on(busy):
@@ -213,6 +194,41 @@ def test_a_forked_child_goes_on(busy):
             ended.set()
     assert future is None or future.result() is None
     assert train() == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_fork_waits_for_a_thread_that_compiles():
+    """Its child has no such thread to give back the compiler's lock, and could not go on."""
+    compiling = threading.Event()
+
+    def others():
+        with global_compiler_lock:
+            compiling.set()
+            time.sleep(0.2)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(others)
+        compiling.wait()
+        assert forked(lambda: compiled(lambda x: 2 * x)(2) == 4)
+
+
+@pytest.mark.skipif(not LOCKED, reason="no fast road")
+def test_the_first_threads_on_the_fast_road_work_in_one_place(monkeypatch):
+    """Whoever comes second must not free what the first has the address of."""
+    nets = [build("classes")[0] for _ in range(2)]
+    both, zeros = threading.Barrier(2), np.zeros
+
+    def late(size, dtype=float):
+        if size == SCRATCH:
+            both.wait()
+        return zeros(size, dtype)
+
+    monkeypatch.setattr(Few, "scratch", {})
+    monkeypatch.setattr(np, "zeros", late)
+    with ThreadPoolExecutor(2) as pool:
+        roads = list(pool.map(lambda net: Few(net.plan, net.params), nets))
+    (kept,) = Few.scratch.values()
+    assert {road.alive[0][run.SCRATCH_AT] for road in roads} == {kept.ctypes.data}
 
 
 def test_spawned_processes():
