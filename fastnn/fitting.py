@@ -211,7 +211,7 @@ def fit(
             with interrupts.held():
                 network._become(past)
         with interrupts.insisted():
-            steps = _prepared(network, data, progress.batch_size)
+            steps, looks = _prepared(network, data, progress.batch_size)
             steps.compile(data.pair)
         if past is None:
             progress.generator = network._shuffle_rng.bit_generator.state
@@ -236,7 +236,7 @@ def fit(
             train=train,
             moving=network._turns.moving,
             diverged=steps.first_bad,
-            validate=partial(network.evaluate, *data.validation) if data.validation else None,
+            validate=partial(network._figures, *looks) if looks else None,
             fingerprint=partial(data.fingerprint, network),
             metric=network._metric.name if network._metric_op(data.pair) else "",
             penalized=bool(steps.terms.l1.any() or steps.terms.l2.any()),
@@ -299,7 +299,7 @@ def train_on_batch(
             network._follow_optimizer()  # which may need other buffers
         steps = network._steps
         if steps is None:
-            steps = network._steps = _prepared(network, data, rows)
+            steps = network._steps = _prepared(network, data, rows)[0]
         steps.terms = network._terms(network._rule)
         piece = Slice(np.arange(rows), np.array([0]), np.array([rows]), True)
         with network._turns.moving():
@@ -389,7 +389,7 @@ def _feed(
     )
 
 
-def _prepared(network: Network, data: Data, batch_size: int) -> Steps:
+def _prepared(network: Network, data: Data, batch_size: int) -> tuple[Steps, Any]:
     """Build the network if need be and make room; where memory does not do, nothing changes."""
     unbuilt, generator = network._plan is None, network._weights_rng.bit_generator.state
     try:
@@ -397,7 +397,8 @@ def _prepared(network: Network, data: Data, batch_size: int) -> Steps:
             network._build(data.plan.in_shape)
         network._follow_optimizer()
         rows = len(data.pair[0].array)
-        return Steps(network, min(batch_size or rows, rows))
+        steps = Steps(network, min(batch_size or rows, rows))
+        return steps, network._looks(*data.validation) if data.validation else None
     except BaseException:
         if unbuilt:
             network._forget(generator)

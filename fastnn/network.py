@@ -149,6 +149,7 @@ class Network:
         self._weights_rng, self._shuffle_rng = map(np.random.default_rng, streams[:2])
         self._noise_seed = streams[2].generate_state(1, np.uint64)[0]
         self.classes: list[Any] | None = None
+        self._pairs: lbfgs.Pairs = []  # what L-BFGS remembers
         self._plan: Plan | None = None
         self._progress: Progress | None = None  # of the last training
         self.__dict__.update(self._passing())
@@ -184,7 +185,7 @@ class Network:
         self._params = _aligned(plan.size, self.dtype)
         self._plan, self._few, self._crew, self._steps = plan, None, None, None
         self._hand_out_views()
-        self._reset_optimizer()
+        self._reset_optimizer(self._optimizer)
 
     def _forget(self, generator: Any) -> None:
         """Undo `_build`."""
@@ -210,24 +211,22 @@ class Network:
         if self._plan is not None:
             self._hand_out_views()
 
-    def _reset_optimizer(self) -> None:
+    def _reset_optimizer(self, optimizer: optimizers.Optimizer) -> None:
         """Forget velocities, moments and the number of steps."""
-        rule, plan = self._optimizer.rule, self.plan
-        state, grads = (
-            _aligned(RULES[rule][1] * plan.size, self.dtype),
-            _aligned(plan.size, self.dtype),
-        )
-        self._rule = np.zeros(1, RULE).view(np.recarray)
-        self._rule.kind = list(RULES).index(rule)
-        self._rule.parameters = plan.size
-        self._rule.seed = self._noise_seed
-        self._state, self._grads, self._steps = state, grads, None
-        self._pairs: lbfgs.Pairs = []
+        plan, rule = self.plan, np.zeros(1, RULE).view(np.recarray)
+        rule.kind = list(RULES).index(optimizer.rule)
+        rule.parameters = plan.size
+        rule.seed = self._noise_seed
+        state = _aligned(RULES[optimizer.rule][1] * plan.size, self.dtype)
+        grads = _aligned(plan.size, self.dtype)
+        # A rule without its memory would write anywhere: all of this, or none.
+        self._optimizer, self._rule, self._state, self._grads = optimizer, rule, state, grads
+        self._steps, self._pairs = None, []
 
     def _follow_optimizer(self) -> None:
         """Take over hyper-parameters that were changed since the last step."""
         if list(RULES)[self._rule.kind[0]] != self._optimizer.rule:
-            self._reset_optimizer()  # another update, with another memory
+            self._reset_optimizer(self._optimizer)  # another update, with another memory
         for name, value in self._optimizer.fields().items():
             self._rule[name] = value
         for name in _CLIPS:
@@ -250,9 +249,11 @@ class Network:
     @optimizer.setter
     def optimizer(self, value: str | optimizers.Optimizer) -> None:
         self._turns.refuse_others()
-        self._optimizer = optimizers.get(value)
-        if self._plan is not None:
-            self._reset_optimizer()
+        optimizer = optimizers.get(value)
+        if self._plan is None:
+            self._optimizer = optimizer
+        else:
+            self._reset_optimizer(optimizer)
 
     @property
     def plan(self) -> Plan:
@@ -719,17 +720,25 @@ class Network:
         TypeError, ValueError
             Where the data do not fit.
         """
-        plan = self.plan
+        return self._figures(*self._looks(x, y, sample_weight))
+
+    def _looks(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[list[Source], Buffers]:
+        """What `_figures` needs: checked data, and room."""
         pair, _ = self._pair(x, y, sample_weight)
-        metric = self._metric_op(pair)
         samples = len(pair[0].array)
+        threads = _threads.looking(self.threads, self.plan, samples)
+        return pair, self._looking_buffers(self._params, _capacity(min(_BLOCK, samples)), threads)
+
+    def _figures(self, pair: list[Source], room: Buffers) -> dict[str, float]:
+        """Mean loss and metric."""
+        plan, metric, samples = self.plan, self._metric_op(pair), len(pair[0].array)
         capacity = _capacity(min(_BLOCK, samples))
-        threads, engine = _threads.looking(self.threads, plan, samples), self._engine()
+        threads, engine = len(room.work) // (capacity * plan.row_size), self._engine()
 
         def look(params: np.ndarray) -> np.ndarray:
-            sums, room = np.zeros(2), self._looking_buffers(params, capacity, threads)
+            sums, buffers = np.zeros(2), room._replace(params=params)
             for order in _row_slices(samples, plan):
-                sums += engine.evaluate(plan, metric, pair, room, capacity, order, threads)
+                sums += engine.evaluate(plan, metric, pair, buffers, capacity, order, threads)
             return sums
 
         sums = self._turns.steadily(look, self._params)
