@@ -233,6 +233,7 @@ class Op(NamedTuple):
 
 
 OPS: dict[str, Op] = {}
+BY_KIND: list[Op] = []  # the same in their order
 
 
 def op(
@@ -271,8 +272,9 @@ def op(
     if name in OPS:
         raise TypeError(f"{name}: an op of this name is registered already")
     OPS[name] = Op(name, len(OPS), role, forward, backward, gradient, targets, metric, per_target)
+    BY_KIND.append(OPS[name])
 
 
 def op_of(row: Any) -> Op:
     """The op of a plan row."""
-    return list(OPS.values())[row.kind]
+    return BY_KIND[row.kind]
