@@ -20,10 +20,11 @@ import math
 import os
 import secrets
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from fastnn._check import file_path
 
 __all__ = ["FormatError", "read", "write"]
 
@@ -59,7 +60,9 @@ def write(
     OSError
         Where the system cannot write; an old file is as it was.
     """
-    path = Path(path)
+    path = file_path("path", path)
+    if not path.name:
+        raise ValueError(f"path must name a file, got {str(path)!r}")
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {METADATA: {}}
     data, at = [], 0
@@ -116,8 +119,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     OSError
         Where the system cannot read.
     """
-    content = Path(path).read_bytes()
-    name = Path(path).name
+    path = file_path("path", path)
+    content, name = path.read_bytes(), path.name
     if len(content) < 8:
         raise FormatError(f"{name!r} is no safetensors file: {len(content)} bytes")
     length = int.from_bytes(content[:8], "little")

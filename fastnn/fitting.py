@@ -13,7 +13,7 @@ import numpy as np
 
 from fastnn import lbfgs, saving, training
 from fastnn._callback import Callback, Chain
-from fastnn._check import number, whole
+from fastnn._check import file_path, flag, number, shown, whole
 from fastnn.checkpoints import Checkpoint
 from fastnn.interrupts import Interrupts
 from fastnn.kernels._op import LOSS, METRIC, TRAIN, op_of
@@ -21,7 +21,7 @@ from fastnn.optimizers import LBFGS, Optimizer
 from fastnn.plan import Plan
 from fastnn.progress import Reporter
 from fastnn.schedules import ReduceOnPlateau
-from fastnn.sources import Source
+from fastnn.sources import Source, row_weights, rows_of
 from fastnn.training import (
     Arrays,
     Batches,
@@ -178,8 +178,9 @@ def fit(
 ) -> History:
     """Train a network; see `Network.fit`."""
     network._optimizer.check()
-    if verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
+    if not isinstance(verbose, str | int) or verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {shown(verbose)}")
+    rollback = flag("rollback", rollback)
     chain = Chain(callbacks, network)
     past = _past(network, resume, chain)
     optimizer = network._optimizer if past is None else past._optimizer
@@ -192,7 +193,9 @@ def fit(
         if validation_data is not None or y is None:
             other = "batches that come one by one" if y is None else "validation_data"
             raise ValueError(f"validation_split and {other} exclude each other")
-        x, y, sample_weight, validation_data = _split(x, y, sample_weight, validation_split)
+        x, y, sample_weight, validation_data = _split(
+            x, y, sample_weight, validation_split, network.dtype
+        )
     data = _data(network, x, y, sample_weight, class_weight, validation_data)
     if steps_per_epoch is not None:
         steps_per_epoch = whole("steps_per_epoch", steps_per_epoch)
@@ -202,7 +205,7 @@ def fit(
     progress = Progress(
         1 if epochs is None else whole("epochs", epochs),
         _batch_size(network, optimizer, batch_size, data, past),
-        bool(shuffle),
+        flag("shuffle", shuffle),
         data.samples,
         epoch=whole("initial_epoch", initial_epoch, least=0),
     )
@@ -410,10 +413,12 @@ def _check_validation(network: Network, validation: tuple[Any, ...], plan: Plan)
         network._plan = known
 
 
-def _split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, Any]:
+def _split(
+    x: Any, y: Any, sample_weight: Any, share: float, dtype: np.dtype
+) -> tuple[Any, Any, Any, Any]:
     """Rows to train on, their targets and weights, and the last rows to validate with."""
-    x, y = np.asarray(x), np.asarray(y)
-    rows = len(x) if x.ndim else 0
+    x, y = rows_of("x", x), rows_of("y", y)
+    rows = len(x)
     kept = rows - int(rows * share)
     if kept == rows or len(y) != rows:
         raise ValueError(
@@ -421,7 +426,7 @@ def _split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, 
             if kept == rows
             else f"x and y must have as many rows, got {rows} and {len(y)}"
         )
-    weights = None if sample_weight is None else np.asarray(sample_weight)[:kept]
+    weights = None if sample_weight is None else row_weights(sample_weight, rows, dtype)[:kept]
     return x[:kept], y[:kept], weights, (x[kept:], y[kept:])
 
 
@@ -461,6 +466,8 @@ def _past(network: Network, resume: Any, chain: Chain) -> Network | None:
         resume = there[0] if there else False
     if resume is False:
         return None
+    if resume is not True:
+        file_path("resume", resume)
     past = network if resume is True else saving.load(resume, backend=network.backend)
     if past._progress is None:
         raise ValueError(
