@@ -17,6 +17,7 @@ from fastnn._check import file_path, flag, number, shown, whole
 from fastnn.checkpoints import Checkpoint
 from fastnn.interrupts import Interrupts
 from fastnn.kernels._op import LOSS, METRIC, TRAIN, op_of
+from fastnn.kernels.optimizers import all_finite
 from fastnn.optimizers import LBFGS, Optimizer
 from fastnn.plan import Plan
 from fastnn.progress import Reporter
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["fit", "train_on_batch"]
 
 Pair = list[Source]  # inputs, targets and, where there are some, weights
+_LOOKED_AT = 1e8  # bytes a second: a hundredth of what memory gives
 _WHOLE = 1 << 26  # bytes of an array that are looked at to know it again; of larger ones, samples
 
 
@@ -59,6 +61,7 @@ class Steps:
 
     def __init__(self, network: Network, rows: int) -> None:
         self.network, self.terms = network, network._terms(network._rule)
+        self.unseen = 0.0  # seconds of steps since the optimizer's memory was looked at
         self._make_room(rows)
 
     def _make_room(self, rows: int) -> None:
@@ -83,9 +86,21 @@ class Steps:
         return done
 
     def step(self, pair: Pair, piece: Slice, scores: np.ndarray) -> int:
-        """As `take`, at the optimizer's learning rates."""
-        step = int(self.network._rule.step[0])
-        return self.take(pair, piece, self.network.optimizer.rates(step, len(piece.starts)), scores)
+        """As `take`, at the optimizer's learning rates; an overflow of its memory is found, too.
+
+        A squared gradient that is infinite would make a parameter stand still, no more. The
+        memory is looked at as often as costs some hundredth of the time: where it is not large,
+        always.
+        """
+        network, count, began = self.network, len(piece.starts), time.perf_counter()
+        rates = network.optimizer.rates(int(network._rule.step[0]), count)
+        done = self.take(pair, piece, rates, scores)
+        self.unseen += time.perf_counter() - began
+        if done == count and network._state.nbytes < self.unseen * _LOOKED_AT:
+            self.unseen = 0.0
+            if not all_finite(network._state):
+                return done - 1
+        return done
 
     def compile(self, pair: Pair) -> None:
         """Compile, or load, what a step needs, by taking none."""
@@ -111,6 +126,14 @@ class Steps:
             if not np.isfinite(parameter.of(network._params)).all():
                 layer = network.layers[parameter.layer]
                 return f"{parameter.name} of layer {parameter.layer}, {layer!r}, is not finite"
+        for parameter in plan.parameters:
+            memory = network._state.reshape(-1, plan.size)[:, : parameter.offset + parameter.size]
+            if not np.isfinite(memory).all():
+                layer = network.layers[parameter.layer]
+                return (
+                    f"the optimizer's memory of {parameter.name} in layer {parameter.layer}, "
+                    f"{layer!r}, is not finite"
+                )
         return "a parameter is not finite"
 
 

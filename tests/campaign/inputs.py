@@ -672,7 +672,8 @@ def trained(**options: Any) -> Any:
     try:
         return net.fit(x, x[:, :2], **{"epochs": 2, "verbose": 0} | options).history
     except REFUSALS:
-        if not np.array_equal(net.params, before):
+        ran = "callbacks" in options  # the user's own error, from within the training
+        if not ran and not np.array_equal(net.params, before):
             raise Failure("the network changed") from None
         raise
 
