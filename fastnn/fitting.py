@@ -98,8 +98,9 @@ class Steps:
         self.unseen += time.perf_counter() - began
         if done == count and network._state.nbytes < self.unseen * _LOOKED_AT:
             self.unseen = 0.0
-            if not all_finite(network._state):
-                return done - 1
+            with np.errstate(invalid="ignore"):  # without the compiler there would be a warning
+                if not all_finite(network._state):
+                    return done - 1
         return done
 
     def compile(self, pair: Pair) -> None:

@@ -314,6 +314,47 @@ def test_divergence_finds_the_layer(layer):
         net.fit(np.ones((4, 2)), [0, 1, 2, 0], verbose=0)
 
 
+class Blows(fnn.schedules.Schedule):
+    """A rate that is infinite at its tenth step."""
+
+    def at(self, steps):
+        return np.where(steps == 9, np.inf, 1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_update_that_spoils_a_parameter_is_named(data, backend):
+    """Not the batch behind it, whose output shows it; also from within a slice of many batches."""
+    net = classifier(optimizer=fnn.SGD(Blows()), backend=backend)
+    with pytest.raises(
+        fnn.DivergenceError, match=r"epoch 1, batch 10 of 12: weight of layer 0, Dense"
+    ):
+        net.fit(*data, batch_size=10, verbose=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("optimizer", ["adagrad", "rmsprop", "adam", "lion"])
+def test_an_optimizer_s_memory_that_overflows_is_found(data, optimizer, backend):
+    """A parameter that is divided by infinity would stand still, and nobody would know."""
+    net = classifier(optimizer=optimizer, backend=backend)
+    net.fit(*data, verbose=0)
+    net._state[-1] = np.inf
+    with pytest.raises(
+        fnn.DivergenceError,
+        match="the optimizer's memory of bias in layer 1, Dense|bias of layer 1",
+    ):
+        net.fit(*data, verbose=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_minus_infinity_is_not_turned_to_0(backend):
+    """Behind relu it is 0, and so it would be as a weight that must not be negative."""
+    layers = [fnn.Dense(2, "relu", non_negative=True), fnn.Dense(1)]
+    net = fnn.Network(layers, input_shape=(1,), seed=0, backend=backend)
+    net.layers[0].weight[0, 0] = -np.inf
+    with pytest.raises(fnn.DivergenceError, match="batch 1 of 1: weight of layer 0"):
+        net.fit(np.ones((4, 1)), np.ones(4), verbose=0)
+
+
 def test_ctrl_c_leaves_a_network_that_goes_on(data, monkeypatch):
     net = classifier()
     net.fit(*data, verbose=0)

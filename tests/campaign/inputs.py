@@ -509,6 +509,57 @@ def near(one: Any, other: Any, tolerance: float) -> bool:
     return bool(np.allclose(one, other, tolerance, tolerance, equal_nan=True))
 
 
+def on_unbuilt(rng: np.random.Generator, nets: Nets, name: str) -> str:
+    """The first `fit` of a network that does not know its input: refused, it builds nothing."""
+    net, twin = (
+        fnn.Network([fnn.Dense(2, "tanh"), fnn.Dense(1)], seed=0, backend="numpy") for _ in range(2)
+    )
+    rows = int(rng.integers(1, 5))
+    x, y = data(rng, (rows, 3)), data(rng, (rows,))
+    generator = repr(net._weights_rng.bit_generator.state)
+    before = [image(v) for v in (x, y)]
+    result = attempt(lambda: fit(net, x, y, None), ("x", "y", "samples"), (fnn.DivergenceError,))
+    if [image(v) for v in (x, y)] != before:
+        raise Failure("inputs changed by a first fit")
+    plains = [plain(v) for v in (x, y)]
+    if isinstance(result, REFUSALS):
+        if net._plan is not None or repr(net._weights_rng.bit_generator.state) != generator:
+            raise Failure(f"a refused fit has built something: {result}")
+        if all(p is not None and p.shape[:1] == (rows,) and (abs(p) < 1e9).all() for p in plains):
+            px, py = plains
+            if px.ndim == 2 and px.size and py.ndim == 1:
+                raise Failure(f"a first fit refused {x!r:.150}, {y!r:.150}: {result}")
+        return "refused"
+    if any(p is None for p in plains):
+        raise Failure(f"a first fit accepted {x!r:.150}, {y!r:.150}")
+    same = attempt(lambda: fit(twin, *plains, None), ("x", "y"), (fnn.DivergenceError,))
+    if all(exact(0, p) for p in plains) and flat(same) != flat(result):
+        raise Failure(f"a first fit of {x!r:.150}, {y!r:.150}: {result}, not {same}")
+    return "accepted"
+
+
+def on_stream(rng: np.random.Generator, nets: Nets, name: str) -> str:
+    """`fit` of anything that is to give batches."""
+    given = nets["numbers"][0]
+    rows = int(rng.integers(1, 4))
+    pair = (data(rng, (rows, 3)), data(rng, (rows, 2)))
+    good = (np.ones((rows, 3)), np.zeros((rows, 2)))
+    batches = [
+        pair, [pair], [pair, pair], [good], iter([good]), iter([pair]), [good, 3], [good[:1]],
+        [(*good, pair[1])], [(*good, None, None)], {1: good},
+        (good,), oddity(rng), [oddity(rng)], [[oddity(rng), oddity(rng)]],
+    ][rng.integers(15)]  # fmt: skip
+    state = given.state()
+    names = ("x", "y", "sample_weight", "batch", "batches")
+    result = attempt(lambda: given.net.fit(batches, verbose=0), names, (fnn.DivergenceError,))
+    refused = isinstance(result, REFUSALS)
+    later = isinstance(batches, list) and len(batches) > 1  # the first batch was a step
+    if refused and not later and given.state() != state:
+        raise Failure(f"the network changed: {result}")
+    given.reset()
+    return "refused" if refused else "accepted"
+
+
 # -- functions of arrays ----------------------------------------------------------------
 
 
@@ -663,10 +714,6 @@ def network(**options: Any) -> fnn.Network:
 def trained(**options: Any) -> Any:
     """`fit` of a fresh network by formula."""
     x = np.arange(12.0).reshape(4, 3) / 12
-    if options.get("validation_data", 0) == "usual":
-        options["validation_data"] = (x, x[:, :2])
-    if not isinstance(options.get("epochs", 1), int) or options.get("epochs", 1) > 2**40:
-        options.setdefault("initial_epoch", 0)
     net = network(seed=0)
     before = net.params.copy()
     try:
@@ -775,6 +822,22 @@ SUBJECTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "load_weights": (lambda path: network().load_weights(path), dict(path=f"{FOLDER.name}/none")),
     "load_state_dict(state)": (lambda state: network().load_state_dict(state), dict(state={})),
+    "Network.optimizer": (
+        lambda optimizer: setattr(network(), "optimizer", optimizer), dict(optimizer="sgd"),
+    ),
+    "metrics.accuracy options": (
+        lambda **o: metrics.top_k_accuracy([0, 1], [[0.4, 0.6]] * 2, **o), dict(k=1),
+    ),
+    "metrics.f1 options": (lambda **o: metrics.f1([0, 1], [1, 1], **o), dict(average="macro")),
+    "metrics.confusion_matrix options": (
+        lambda **o: metrics.confusion_matrix([0, 1], [1, 1], **o), dict(classes=2),
+    ),
+    "metrics.regression_accuracy options": (
+        lambda **o: metrics.regression_accuracy([0, 1], [1, 1], **o), dict(tolerance=0.5),
+    ),
+    "metrics.binary_accuracy options": (
+        lambda **o: metrics.binary_accuracy([0, 1], [1, 1], **o), dict(threshold=0.5),
+    ),
     "explain": (fnn.explain.__globals__["page"], dict(name="relu")),
     **{
         f"conventions.{name}": (getattr(conventions, name), dict(usual))
@@ -842,9 +905,11 @@ def on_arguments(rng: np.random.Generator, nets: Nets, name: str) -> str:
 def huge(which: str, value: Any) -> bool:
     """Sizes that are legal and that this machine has no memory or time for."""
     sizes = ("units", "epochs", "samples", "classes", "outputs", "threads", "input_shape")
+    if isinstance(value, np.floating):
+        value = float(value)
     if isinstance(value, tuple) and any(isinstance(n, int) and 2**20 < n for n in value):
         return which == "input_shape"
-    return which in sizes and is_number(value) and 2**20 < value < 2**63
+    return which in sizes and is_number(value) and 1 << 20 < value < 1 << 63
 
 
 def is_number(value: Any) -> bool:
@@ -887,6 +952,8 @@ def entries(nets: Nets) -> dict[str, Callable[[np.random.Generator], str]]:
         **{f"metrics.{name}": bound(on_scores, name) for name in SCORES},
         **{name: bound(on_setters, name) for name in SETTERS},
         "Normalization.adapt": bound(on_adapt, ""),
+        "first fit": bound(on_unbuilt, ""),
+        "fit of a stream": bound(on_stream, ""),
         **{name: bound(on_arguments, name) for name in SUBJECTS},
     }
 
