@@ -869,6 +869,7 @@ CALLED = {
     "epochs": ("initial_epoch", "epochs"),
     "resume": ("resume", "go on"),
     "path": ("path", "state", "IDX"),
+    "classes": ("classes", "labels"),
 }
 FILES = {"path", "root", "resume"}
 
