@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fastnn._check import one_of
+from fastnn._check import one_of, text
 
 __all__ = ["Callback", "Chain", "LambdaCallback", "Logs", "Monitor", "tell"]
 
@@ -109,7 +109,7 @@ class Monitor(Callback):
     """
 
     def __init__(self, monitor: str, mode: str) -> None:
-        self.monitor = monitor
+        self.monitor = text("monitor", monitor)
         self.mode = one_of("mode", mode, ["auto", "min", "max"])
         rising = mode == "max" or (mode == "auto" and monitor.endswith(("accuracy", "r2")))
         self.sign = -1.0 if rising else 1.0
@@ -144,7 +144,7 @@ class Chain:
     def __init__(self, callbacks: Any, network: Any) -> None:
         if callbacks is None:
             callbacks = []
-        elif not isinstance(callbacks, Iterable):
+        elif not isinstance(callbacks, Iterable) or hasattr(callbacks, "__array__"):
             callbacks = [callbacks]
         self.members = [_callback(each) for each in callbacks]
         for member in self.members:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from fastnn._callback import Callback, LambdaCallback, Logs, Monitor
-from fastnn._check import number, whole
+from fastnn._check import file_path, flag, number, text, whole
 from fastnn.checkpoints import Checkpoint, ModelCheckpoint
 from fastnn.inside import Inspect
 from fastnn.schedules import ReduceOnPlateau, Schedule
@@ -95,7 +95,7 @@ class EarlyStopping(Monitor):
         super().__init__(monitor, mode)
         self.min_delta = number("min_delta", min_delta, least=0)
         self.patience = whole("patience", patience, least=0)
-        self.restore_best_weights = bool(restore_best_weights)
+        self.restore_best_weights = flag("restore_best_weights", restore_best_weights)
         self.start_from_epoch = whole("start_from_epoch", start_from_epoch, least=0)
         self.best_epoch: int | None = None
         self.best: float | None = None
@@ -224,7 +224,7 @@ class CSVLogger(Callback):
     brief = True
 
     def __init__(self, path: str | Path, *, append: bool = False) -> None:
-        self.path, self.append = Path(path), bool(append)
+        self.path, self.append = file_path("path", path), flag("append", append)
         self.file: IO[str] | None = None
 
     def on_train_begin(self, logs: Logs) -> None:
@@ -305,6 +305,7 @@ class ReduceLROnPlateau(Monitor):
             "patience": patience,
             "min_delta": min_delta,
         }
+        number("min_lr", min_lr, least=0)
         self.options |= {"cooldown": cooldown, "min_learning_rate": min_lr}
         self.schedule = ReduceOnPlateau(1.0, **self.options)  # checks them
 
@@ -366,7 +367,7 @@ class ScalarWriter(Callback):
             raise TypeError(
                 f"writer must have add_scalar(tag, value, step), got {type(writer).__name__}"
             )
-        self.writer, self.prefix = writer, prefix
+        self.writer, self.prefix = writer, text("prefix", prefix)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """All figures."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnn._callback import Callback, Logs, Monitor
-from fastnn._check import whole
+from fastnn._check import file_path, flag, shown, whole
 
 __all__ = ["Checkpoint", "ModelCheckpoint"]
 
@@ -58,12 +58,14 @@ class Checkpoint(Callback):
     def __init__(
         self, path: str | os.PathLike[str], *, every: int | str = 1, resume: bool = True
     ) -> None:
-        self.path, self.every, self.goes_on = Path(path), every, bool(resume)
+        self.path, self.every, self.goes_on = file_path("path", path), every, flag("resume", resume)
         self.seconds = self.epochs = 0.0
         if isinstance(every, str):
             time_ = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", every)
             if time_ is None or not float(time_[1]):
-                raise ValueError(f"every must be epochs or a time such as '30s', got {every!r}")
+                raise ValueError(
+                    f"every must be epochs or a time such as '30s', got {shown(every)}"
+                )
             self.seconds = float(time_[1]) * _UNITS[time_[2]]
         else:
             self.epochs = whole("every", every)
@@ -144,8 +146,9 @@ class ModelCheckpoint(Monitor):
         mode: str = "auto",
     ) -> None:
         super().__init__(monitor, mode)
-        self.path = os.fspath(path)
-        self.save_best_only, self.save_weights_only = bool(save_best_only), bool(save_weights_only)
+        self.path = str(file_path("path", path))
+        self.save_best_only = flag("save_best_only", save_best_only)
+        self.save_weights_only = flag("save_weights_only", save_weights_only)
         self.every = whole("every", every)
         self.keep_last = None if keep_last is None else whole("keep_last", keep_last)
         self.best: float | None = None

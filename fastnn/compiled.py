@@ -153,9 +153,8 @@ def train(
         threads, run.train, rows, rule, rule.repeat(threads), table, terms, buffers, capacity,
         plan.first, parts_of(plan), order, starts, stops, rates, losses, metrics, penalties,
     )  # fmt: skip
-    if done == len(starts) and not all_finite(buffers.params):
-        return done - 1
-    return done
+    # A loss that is not finite may come of parameters that were not, after the batch before.
+    return done if all_finite(buffers.params) else max(done - 1, 0)
 
 
 @quiet

@@ -28,6 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fastnn._check import file_path
+
 __all__ = [
     "circles",
     "digits",
@@ -51,6 +53,8 @@ _MNIST_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 _MAX_SEED = 2**32 - 1  # numpy.random.RandomState takes no larger one
+_MAX_SAMPLES = 1 << 40  # what numpy can be asked for, if hardly given
+_MAX_NOISE = 1e30  # points are float32
 _MAX_CLASSES = 256  # labels are uint8
 
 
@@ -204,7 +208,7 @@ def sine(samples: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     >>> x.ravel().tolist(), (y.ravel().round(6) + 0.0).tolist()
     ([0.0, 0.25, 0.5, 0.75], [0.0, 1.0, 0.0, -1.0])
     """
-    samples = _check_int("samples", samples, 1)
+    samples = _check_int("samples", samples, 1, _MAX_SAMPLES)
     x = np.arange(samples).reshape(-1, 1) / samples
     return x, np.sin(2 * np.pi * x)
 
@@ -273,7 +277,7 @@ def moons(samples: int = 200, noise: float = 0.1, seed: int = 0) -> tuple[np.nda
     >>> x.shape, x.dtype.name, y.dtype.name, sorted(y.tolist())
     ((5, 2), 'float32', 'uint8', [0, 0, 1, 1, 1])
     """
-    samples = _check_int("samples", samples, 1)
+    samples = _check_int("samples", samples, 1, _MAX_SAMPLES)
     upper = np.linspace(0, np.pi, samples // 2)
     lower = np.linspace(0, np.pi, samples - samples // 2)
     zeros = np.column_stack([np.cos(upper), np.sin(upper)])
@@ -324,7 +328,7 @@ def circles(
     >>> bool(np.allclose(np.hypot(x[:, 0], x[:, 1]), np.where(y == 1, 0.25, 1.0)))
     True
     """
-    samples = _check_int("samples", samples, 1)
+    samples = _check_int("samples", samples, 1, _MAX_SAMPLES)
     factor = _check_real("factor", factor)
     if not 0 < factor < 1:
         raise ValueError(f"factor: expected a number above 0 and below 1, got {factor}")
@@ -528,7 +532,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     array([[10, 20],
            [30, 40]], dtype=uint8)
     """
-    path = Path(path)
+    path = file_path("path", path)
     name = repr(str(path))
     zipped = path.suffix.lower() == ".gz"
     try:
@@ -591,13 +595,16 @@ def _check_real(name: str, value: object) -> float:
     """Return `value` as a plain float, if it is a real number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a real number, got {type(value).__name__}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number that a float can hold") from None
 
 
 def _check_points(samples: int, classes: int, seed: int) -> tuple[int, int, int]:
     """Return the arguments of `spiral` and `vertical` as plain ints, if they are right."""
     return (
-        _check_int("samples", samples, 1),
+        _check_int("samples", samples, 1, _MAX_SAMPLES),
         _check_int("classes", classes, 1, _MAX_CLASSES),
         _check_int("seed", seed, 0, _MAX_SEED),
     )
@@ -613,8 +620,8 @@ def _noisy_shuffled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the points of both classes with noise and in an order that come of `seed`."""
     noise = _check_real("noise", noise)
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"noise: expected a finite number of at least 0, got {noise}")
+    if not 0 <= noise <= _MAX_NOISE:
+        raise ValueError(f"noise: expected a number from 0 to {_MAX_NOISE:g}, got {noise}")
     random = np.random.default_rng(_check_int("seed", seed, 0))
     x = np.concatenate([zeros, ones])
     y = np.arange(len(x)) >= len(zeros)
@@ -627,7 +634,7 @@ def _mnist_like(
     title: str, subfolders: tuple[str, ...], url: str, root: str | os.PathLike[str] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Read the four arrays of the first folder in or at `root` that holds the four files."""
-    root = root if root is not None else os.environ.get("FASTNN_DATA")
+    root = file_path("root", root) if root is not None else os.environ.get("FASTNN_DATA")
     tried = []
     if root:
         for folder in (*(Path(root, subfolder) for subfolder in subfolders), Path(root)):

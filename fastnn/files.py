@@ -31,6 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from fastnn._check import file_path
+
 try:
     import fcntl
 except ImportError:  # Windows, where nobody can delete a file that is open
@@ -120,7 +122,9 @@ def write(
     ...     files.read(f"{folder}/a.safetensors")
     ({'x': array([0, 1, 2])}, {'note': 'three'})
     """
-    asked = os.fsdecode(path)
+    asked = str(file_path("path", path))
+    if not file_path("path", path).name:
+        raise ValueError(f"path must name a file, got {asked!r}")
     head, body = _content(os.path.basename(asked), arrays, metadata)
     as_it_was = "; nothing was saved, what was there is as it was"
     with contextlib.ExitStack() as stack:
@@ -297,7 +301,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     OSError
         Where the system cannot read.
     """
-    asked = os.fsdecode(path)
+    asked = str(file_path("path", path))
     name = os.path.basename(asked)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe would let us wait for a writer
     with _named(asked), _opened(asked, flags) as descriptor:

@@ -14,15 +14,16 @@ import numpy as np
 
 from fastnn import lbfgs, saving, training
 from fastnn._callback import Callback, Chain
-from fastnn._check import number, whole
+from fastnn._check import file_path, flag, number, shown, whole
 from fastnn.checkpoints import Checkpoint
 from fastnn.interrupts import Interrupts
 from fastnn.kernels._op import TRAIN, op_of
+from fastnn.kernels.optimizers import all_finite
 from fastnn.optimizers import LBFGS, Optimizer
 from fastnn.plan import Plan
 from fastnn.progress import Reporter
 from fastnn.schedules import ReduceOnPlateau
-from fastnn.sources import Source
+from fastnn.sources import Source, row_weights, rows_of
 from fastnn.training import (
     Arrays,
     Batches,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["fit", "train_on_batch"]
 
 Pair = list[Source]  # inputs, targets and, where there are some, weights
+_LOOKED_AT = 1e8  # bytes a second: a hundredth of what memory gives
 _WHOLE = 1 << 26  # bytes of an array that are looked at to know it again; of larger ones, samples
 
 
@@ -60,6 +62,7 @@ class Steps:
 
     def __init__(self, network: Network, rows: int) -> None:
         self.network, self.terms = network, network._terms(network._rule)
+        self.unseen = 0.0  # seconds of steps since the optimizer's memory was looked at
         self._make_room(rows)
 
     def _make_room(self, rows: int) -> None:
@@ -84,9 +87,22 @@ class Steps:
         return done
 
     def step(self, pair: Pair, piece: Slice, scores: np.ndarray) -> int:
-        """As `take`, at the optimizer's learning rates."""
-        step = int(self.network._rule.step[0])
-        return self.take(pair, piece, self.network.optimizer.rates(step, len(piece.starts)), scores)
+        """As `take`, at the optimizer's learning rates; an overflow of its memory is found, too.
+
+        A squared gradient that is infinite would make a parameter stand still, no more. The
+        memory is looked at as often as costs some hundredth of the time: where it is not large,
+        always.
+        """
+        network, count, began = self.network, len(piece.starts), time.perf_counter()
+        rates = network.optimizer.rates(int(network._rule.step[0]), count)
+        done = self.take(pair, piece, rates, scores)
+        self.unseen += time.perf_counter() - began
+        if done == count and network._state.nbytes < self.unseen * _LOOKED_AT:
+            self.unseen = 0.0
+            with np.errstate(invalid="ignore"):  # without the compiler there would be a warning
+                if not all_finite(network._state):
+                    return done - 1
+        return done
 
     def compile(self, pair: Pair) -> None:
         """Compile, or load, what a step needs, by taking none."""
@@ -106,8 +122,13 @@ class Steps:
                     name, layer = op_of(row).name, network.layers[row.layer]
                     return f"the output of {name} in layer {row.layer}, {layer!r}, is not finite"
             return "the loss is not finite"
-        bad = next(p for p in plan.parameters if not np.isfinite(p.of(network._params)).all())
-        return f"{bad.name} of layer {bad.layer}, {network.layers[bad.layer]!r}, is not finite"
+        params, memory = network._params[None], network._state.reshape(-1, plan.size)
+        for what, rows in (("", params), ("the optimizer's memory of ", memory)):
+            for p in plan.parameters:
+                if not np.isfinite(rows[:, p.offset : p.offset + p.size]).all():
+                    layer = network.layers[p.layer]
+                    return f"{what}{p.name} of layer {p.layer}, {layer!r}, is not finite"
+        raise AssertionError("everything is finite")
 
 
 class _Plateau(Callback):
@@ -174,8 +195,9 @@ def fit(
 ) -> History:
     """Train a network; see `Network.fit`."""
     network._optimizer.check()
-    if verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
+    if not isinstance(verbose, str | int) or verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {shown(verbose)}")
+    rollback = flag("rollback", rollback)
     chain = Chain(callbacks, network)
     past = _past(network, resume, chain)
     optimizer = network._optimizer if past is None else past._optimizer
@@ -188,7 +210,9 @@ def fit(
         if validation_data is not None or y is None:
             other = "batches that come one by one" if y is None else "validation_data"
             raise ValueError(f"validation_split and {other} exclude each other")
-        x, y, sample_weight, validation_data = _split(x, y, sample_weight, validation_split)
+        x, y, sample_weight, validation_data = _split(
+            x, y, sample_weight, validation_split, network.dtype
+        )
     data = _data(network, x, y, sample_weight, class_weight, validation_data)
     if steps_per_epoch is not None:
         steps_per_epoch = whole("steps_per_epoch", steps_per_epoch)
@@ -198,7 +222,7 @@ def fit(
     progress = Progress(
         1 if epochs is None else whole("epochs", epochs),
         _batch_size(network, optimizer, batch_size, data, past),
-        bool(shuffle),
+        flag("shuffle", shuffle),
         data.samples,
         epoch=whole("initial_epoch", initial_epoch, least=0),
     )
@@ -427,10 +451,12 @@ def _check_validation(network: Network, validation: tuple[Any, ...], plan: Plan)
         network._plan = known
 
 
-def _split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, Any]:
+def _split(
+    x: Any, y: Any, sample_weight: Any, share: float, dtype: np.dtype
+) -> tuple[Any, Any, Any, Any]:
     """Rows to train on, their targets and weights, and the last rows to validate with."""
-    x, y = np.asarray(x), np.asarray(y)
-    rows = len(x) if x.ndim else 0
+    x, y = rows_of("x", x), rows_of("y", y)
+    rows = len(x)
     kept = rows - int(rows * share)
     if kept == rows or len(y) != rows:
         raise ValueError(
@@ -438,7 +464,7 @@ def _split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, 
             if kept == rows
             else f"x and y must have as many rows, got {rows} and {len(y)}"
         )
-    weights = None if sample_weight is None else np.asarray(sample_weight)[:kept]
+    weights = None if sample_weight is None else row_weights(sample_weight, rows, dtype)[:kept]
     return x[:kept], y[:kept], weights, (x[kept:], y[kept:])
 
 
@@ -478,6 +504,8 @@ def _past(network: Network, resume: Any, chain: Chain) -> Network | None:
         resume = there[0] if there else False
     if resume is False:
         return None
+    if resume is not True:
+        file_path("resume", resume)
     past = network if resume is True else saving.load(resume, backend=network.backend)
     if past._progress is None:
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn import initializers
-from fastnn._check import number, one_of, whole
+from fastnn._check import flag, number, one_of, parameter, shown, whole
 from fastnn.kernels._op import ALWAYS, OPS
 
 __all__ = ["Activation", "Dense", "Input", "Layer"]
@@ -62,7 +62,7 @@ class Layer:
     def __init__(self, trainable: bool = True) -> None:
         self._owner: Any = None
         self._views: dict[str, np.ndarray] = {}
-        self.trainable = bool(trainable)
+        self.trainable = flag("trainable", trainable)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: a network's copy joins its layers itself."""
@@ -107,13 +107,7 @@ class Layer:
 
     def _set(self, name: str, value: Any) -> None:
         view = self._get(name)
-        try:
-            new = np.asarray(value, view.dtype)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name} must be an array of numbers, got {value!r:.80}") from None
-        if new.shape != view.shape:
-            raise ValueError(f"{name} must have shape {view.shape}, got {new.shape}")
-        view[...] = new
+        view[...] = parameter(name, value, view.shape, view.dtype)
 
 
 class Elementwise(Layer):
@@ -265,13 +259,13 @@ class Dense(Layer):
         trainable: bool = True,
     ) -> None:
         super().__init__(trainable)
-        self.use_bias = bool(use_bias)
+        self.use_bias = flag("use_bias", use_bias)
         self.weight_l1 = number("weight_l1", weight_l1, least=0)
         self.weight_l2 = number("weight_l2", weight_l2, least=0)
         self.bias_l1 = number("bias_l1", bias_l1, least=0)
         self.bias_l2 = number("bias_l2", bias_l2, least=0)
         self.max_norm = None if max_norm is None else number("max_norm", max_norm, above=0)
-        self.non_negative = bool(non_negative)
+        self.non_negative = flag("non_negative", non_negative)
         self.units = whole("units", units)
         self.activation = (
             activation if isinstance(activation, Activation) else Activation(activation)
@@ -354,5 +348,7 @@ _DENSE_OPTIONS: dict[str, Any] = {
 def input_shape(argument: str, shape: Any) -> tuple[int, ...]:
     """The shape of a sample, ``(fan_in,)`` or more sizes."""
     if not isinstance(shape, tuple | list) or not shape:
-        raise ValueError(f"{argument} must be (fan_in,), whole numbers in a tuple, got {shape!r}")
+        raise ValueError(
+            f"{argument} must be (fan_in,), whole numbers in a tuple, got {shown(shape)}"
+        )
     return tuple(whole(f"{argument}[{i}]", size) for i, size in enumerate(shape))

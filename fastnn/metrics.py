@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnn._check import number, one_of, whole
+from fastnn._check import number, numbers, one_of, whole
 from fastnn.kernels._op import Op
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "top_k_accuracy",
 ]
 
+_MOST = 10_000  # classes of a confusion matrix, whose size is their square
 _AVERAGES = ("binary", "macro", "micro", "weighted")
 
 
@@ -88,15 +89,13 @@ def get(value: Any) -> Metric:
 
 
 def _numbers(argument: str, value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{argument} must hold real numbers, got an array of {array.dtype}")
+    array = numbers(argument, value)
     if array.ndim not in (1, 2) or array.size == 0:
         raise ValueError(f"{argument} must have shape (n,) or (n, k), got {array.shape}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(
-            f"{argument} must hold finite numbers, got {array[~np.isfinite(array)][0]}"
-        )
+    with np.errstate(over="ignore"):  # of long doubles
+        finite = np.isfinite(array.astype(np.float64, copy=False))
+    if not finite.all():
+        raise ValueError(f"{argument} must hold finite numbers, got {array[~finite][0]}")
     return array
 
 
@@ -131,6 +130,8 @@ def _labels(argument: str, array: np.ndarray) -> np.ndarray:
             f"{argument} must hold class labels or an output for each class, got "
             f"{column[column != np.floor(column)][0]}; of chances of yes: {argument} > 0.5"
         )
+    if not -(1 << 63) <= int(column.min()) <= int(column.max()) < 1 << 63:
+        raise ValueError(f"{argument} must hold class labels below 2**63, got larger ones")
     return column.astype(np.int64)
 
 
@@ -338,6 +339,8 @@ def confusion_matrix(
     if low < 0 or most > count:
         wrong = low if low < 0 else most - 1
         raise ValueError(f"labels must be from 0 to {count - 1}, got {wrong}")
+    if count > _MOST:
+        raise ValueError(f"classes must be at most {_MOST} for a matrix of all pairs, got {count}")
     weights = None if sample_weight is None else _weights(sample_weight, len(true))
     counts = np.bincount(true * count + guess, weights, count * count)
     return counts.reshape(count, count)

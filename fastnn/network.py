@@ -24,7 +24,7 @@ from fastnn import (
     sources,
     training,
 )
-from fastnn._check import one_of, whole
+from fastnn._check import got, one_of, parameter, shown, whole
 from fastnn._turns import Turns
 from fastnn.kernels._op import RULE, Buffers
 from fastnn.kernels.gemm import SCRATCH
@@ -134,8 +134,8 @@ class Network:
         self._loss = losses.get(loss)
         self._metric = metrics.get(metric)
         self._optimizer = optimizers.get(optimizer)
-        self.seed = None if seed is None else whole("seed", seed, least=0)
-        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+        self.seed = None if seed is None else whole("seed", seed, least=0, most=(1 << 128) - 1)
+        name = np.dtype(dtype).name if isinstance(dtype, np.dtype | type) else dtype
         self.dtype = np.dtype(one_of("dtype", name, _DTYPES))
         self.backend = one_of("backend", backend, _BACKENDS)
         self.threads = None if threads is None else whole("threads", threads)
@@ -175,10 +175,10 @@ class Network:
     def _build(self, shape: tuple[int, ...]) -> None:
         """Lay out the plan and draw the initial parameters."""
         self._lay_out(Plan(self.layers, shape, self._loss, self._metric))
-        for parameter in self.plan.parameters:
-            layer, width = self.layers[parameter.layer], self.plan.widths[parameter.layer]
-            initial = layer.initial(parameter.name, self._weights_rng, width)
-            parameter.of(self._params)[...] = initial
+        for place in self.plan.parameters:
+            layer, width = self.layers[place.layer], self.plan.widths[place.layer]
+            initial = layer.initial(place.name, self._weights_rng, width)
+            place.of(self._params)[...] = parameter(place.title, initial, place.shape, self.dtype)
 
     def _lay_out(self, plan: Plan) -> None:
         """Make room for a plan's parameters."""
@@ -195,9 +195,8 @@ class Network:
 
     def _hand_out_views(self) -> None:
         """Give every layer its views of the parameters."""
-        for parameter in self.plan.parameters:
-            view = parameter.of(self._params)
-            self.layers[parameter.layer]._views[parameter.name] = view
+        for place in self.plan.parameters:
+            self.layers[place.layer]._views[place.name] = place.of(self._params)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: addresses are those of one process."""
@@ -272,9 +271,7 @@ class Network:
 
     @params.setter
     def params(self, value: Any) -> None:
-        new = np.asarray(value, self.dtype)
-        if new.shape != self.params.shape:
-            raise ValueError(f"params must have shape {self.params.shape}, got {new.shape}")
+        new = parameter("params", value, self.params.shape, self.dtype)
         self._turns.refuse_others()
         with self._turns.moving():
             self._params[...] = new
@@ -309,20 +306,19 @@ class Network:
         TypeError, ValueError
             Where a name is missing or unknown, or an array has another shape.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be a mapping of names to arrays, {got(state)}")
         wanted = {p.title: p for p in self.plan.parameters}
         missing = [name for name in wanted if name not in state]
         unknown = [name for name in state if name not in wanted]
         if missing or unknown:
             raise ValueError(
-                f"the state must have the names {', '.join(wanted)}; "
-                f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+                f"the state must have the names of state_dict(); missing: {_listed(missing)}; "
+                f"unknown: {_listed(unknown)}"
             )
         params = self.params.copy()
-        for name, parameter in wanted.items():
-            array = np.asarray(state[name])
-            if array.shape != parameter.shape:
-                raise ValueError(f"{name} must have shape {parameter.shape}, got {array.shape}")
-            parameter.of(params)[...] = array
+        for name, place in wanted.items():
+            place.of(params)[...] = parameter(name, state[name], place.shape, self.dtype)
         self.params = params
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
@@ -429,8 +425,9 @@ class Network:
         """Check what is given before anything changes; build nothing that it does not allow."""
         first = self._inputs(x)
         plan = self._plan or Plan(self.layers, np.shape(x)[1:], self._loss, self._metric)
-        if len(plan.out_shape) > 1 and np.shape(y)[1:] == plan.out_shape:
-            y = np.reshape(y, (len(y), plan.fan_out))
+        if len(plan.out_shape) > 1:
+            y = sources.rows_of("y", y)
+            y = y.reshape(len(y), -1) if y.shape[1:] == plan.out_shape else y
         second = sources.targets(
             y, self.dtype, len(first.array), plan.fan_out, plan.target, self._loss
         )
@@ -908,7 +905,7 @@ def _chain(layers: Any) -> list[Layer]:
     for place, layer in enumerate(chain):
         if not isinstance(layer, Layer):
             hint = f"; write {layer.__name__}(...)" if isinstance(layer, type) else ""
-            raise TypeError(f"layers[{place}] must be a layer, got {layer!r}{hint}")
+            raise TypeError(f"layers[{place}] must be a layer, {got(layer)}{hint}")
         if isinstance(layer, Input) and place > 0:
             raise ValueError(f"layers[{place}]: an Input can only come first")
         if layer._owner is not None or any(layer is other for other in chain[:place]):
@@ -916,6 +913,16 @@ def _chain(layers: Any) -> list[Layer]:
     if all(isinstance(layer, Input) for layer in chain):
         raise ValueError("layers must hold at least one Dense or Activation, got none")
     return chain
+
+
+def _listed(names: list[str]) -> str:
+    """Names as an error shows them."""
+    more = ", ..." if len(names) > 5 else ""
+    return (
+        ", ".join(n if isinstance(n, str) and n.isprintable() else shown(n) for n in names[:5])
+        + more
+        or "none"
+    )
 
 
 def _aligned(size: int, dtype: np.dtype) -> np.ndarray:

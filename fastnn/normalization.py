@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn._check import number
+from fastnn._check import number, numbers
 from fastnn.kernels._op import EVALUATE, PREDICT, TRAIN
 from fastnn.layers import Elementwise, Layer, Step
 
@@ -192,11 +192,12 @@ class Normalization(Scaled):
         ValueError
             If ``x`` has other columns than the network, no rows, or a number that is not finite.
         """
-        array = np.asarray(x)
+        array = numbers("x", x)
         if array.ndim != 2 or array.size == 0:
             raise ValueError(f"x must have shape (n, fan_in), got {array.shape}")
-        mean = array.mean(axis=0, dtype=np.float64)
-        deviation = array.std(axis=0, dtype=np.float64)
+        with np.errstate(all="ignore"):
+            mean = array.mean(axis=0, dtype=np.float64)
+            deviation = array.std(axis=0, dtype=np.float64)
         if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
             raise ValueError("x must hold finite numbers to adapt to")
         if self._views and self._get("bias").shape != mean.shape:

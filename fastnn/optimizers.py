@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn._check import number, one_of, whole
+from fastnn._check import flag, number, one_of, whole
 from fastnn.schedules import ReduceOnPlateau, Schedule
 
 __all__ = ["LBFGS", "SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "Optimizer", "RMSprop"]
@@ -135,7 +135,7 @@ class SGD(Optimizer):
         """As `Optimizer.check`."""
         super().check()
         self.momentum = number("momentum", self.momentum, least=0, below=1)
-        self.nesterov = bool(self.nesterov)
+        self.nesterov = flag("nesterov", self.nesterov)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got momentum=0")
 
@@ -261,7 +261,7 @@ epsilon=1e-07, epsilon_mode='outside')
         super().check()
         self.rho = number("rho", self.rho, least=0, below=1)
         self.momentum = number("momentum", self.momentum, least=0, below=1)
-        self.centered = bool(self.centered)
+        self.centered = flag("centered", self.centered)
         self.epsilon = number("epsilon", self.epsilon, least=0)
         self.epsilon_mode = one_of("epsilon_mode", self.epsilon_mode, ["outside", "inside"])
 
@@ -333,7 +333,7 @@ class Adam(Optimizer):
         self.beta2 = number("beta2", self.beta2, least=0, below=1)
         self.epsilon = number("epsilon", self.epsilon, least=0)
         self.epsilon_mode = one_of("epsilon_mode", self.epsilon_mode, ["corrected", "raw"])
-        self.amsgrad = bool(self.amsgrad)
+        self.amsgrad = flag("amsgrad", self.amsgrad)
 
     @property
     def rule(self) -> str:

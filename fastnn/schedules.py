@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn._check import number, whole
+from fastnn._check import flag, got, number, shown, whole
 
 __all__ = [
     "Constant",
@@ -140,7 +140,7 @@ class Exponential(Schedule):
         self.learning_rate = number("learning_rate", learning_rate, above=0)
         self.factor = number("factor", factor, above=0)
         self.steps = whole("steps", steps)
-        self.staircase = bool(staircase)
+        self.staircase = flag("staircase", staircase)
 
     def at(self, steps: np.ndarray) -> np.ndarray:
         """``learning_rate * factor ** (step / steps)``."""
@@ -167,10 +167,15 @@ class Piecewise(Schedule):
     """
 
     def __init__(self, boundaries: Sequence[int], learning_rates: Sequence[float]) -> None:
+        for name, given in (("boundaries", boundaries), ("learning_rates", learning_rates)):
+            if not isinstance(given, Sequence) and not (
+                isinstance(given, np.ndarray) and given.ndim
+            ):
+                raise TypeError(f"{name} must be a sequence of numbers, {got(given)}")
         self.boundaries = [whole("boundaries", step) for step in boundaries]
         self.learning_rates = [number("learning_rates", rate, above=0) for rate in learning_rates]
         if sorted(set(self.boundaries)) != self.boundaries:
-            raise ValueError(f"boundaries must grow, got {self.boundaries}")
+            raise ValueError(f"boundaries must grow, got {shown(self.boundaries)}")
         if len(self.learning_rates) != len(self.boundaries) + 1:
             raise ValueError(
                 f"learning_rates must be one more than the {len(self.boundaries)} boundaries, "

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnn._check import number
+from fastnn._check import number, numbers, shown
 from fastnn.losses import Loss
 
 __all__ = ["Source", "inputs", "targets", "weights"]
@@ -50,26 +50,9 @@ class Source(NamedTuple):
         return self._replace(array=np.ascontiguousarray(self.array[order], kind))
 
 
-def _plain(argument: str, value: Any) -> np.ndarray:
-    """Any array-like of numbers as an array, without a copy where there is one."""
-    kind = type(value).__name__
-    if hasattr(value, "toarray") and hasattr(value, "nnz"):
-        raise TypeError(
-            f"{argument} must be a dense array, got {kind}; convert it: {argument}.toarray()"
-        )
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise ValueError(
-            f"{argument} must have no masked values, got {np.ma.count_masked(value)}; "
-            f"fill them first: {argument}.filled(...)"
-        )
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{argument} must be an array of numbers, got {kind}: {error}") from None
-    if array.dtype == bool:
-        array = array.view(np.uint8)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{argument} must hold real numbers, got an array of {array.dtype}")
+def rows_of(argument: str, value: Any) -> np.ndarray:
+    """As `numbers`, of one row at the least."""
+    array = numbers(argument, value)
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"{argument} must not be empty, got an array of shape {array.shape}")
     return array
@@ -120,7 +103,7 @@ def inputs(
     TypeError, ValueError
         If it is no dense, finite, real array of that shape.
     """
-    array = _plain("x", value)
+    array = rows_of("x", value)
     wanted = ", ".join(map(str, shape or ("fan_in",)))
     if array.ndim == 1 or (shape is not None and array.ndim != 1 + len(shape)):
         rest = "-1" if shape is None or len(shape) == 1 else wanted
@@ -160,7 +143,7 @@ def targets(
     TypeError, ValueError
         If it does not fit the input, the output or the loss.
     """
-    array, domain = _plain("y", value), loss.op.targets
+    array, domain = rows_of("y", value), loss.op.targets
     if len(array) != samples:
         raise ValueError(f"x and y must have as many rows, got {samples} and {len(array)}")
     width = fan_out // loss.op.per_target
@@ -220,18 +203,27 @@ def weights(
     rows = len(target.array)
     result = None
     if sample_weight is not None:
-        result = _plain("sample_weight", sample_weight)
-        if result.shape != (rows,):
-            raise ValueError(f"sample_weight must have shape ({rows},), got {result.shape}")
-        check_finite("sample_weight", result.reshape(-1, 1), dtype)
-        if result.min() < 0:
-            raise ValueError(f"sample_weight must be at least 0, got {result.min()}")
+        result = row_weights(sample_weight, rows, dtype)
     if class_weight is not None:
         by_class = _class_weights(class_weight, target)[target.array[:, 0].astype(np.int64)]
         result = by_class if result is None else result * by_class
+        with np.errstate(over="ignore"):
+            if not np.isfinite(result.astype(dtype)).all():
+                raise ValueError(f"class_weight must give weights that {dtype} can hold")
     if result is None:
         return None
     return Source(result.reshape(-1, 1), "gather_rows", out, 1)
+
+
+def row_weights(sample_weight: Any, rows: int, dtype: np.dtype) -> np.ndarray:
+    """Check what each of so many rows counts, (rows,)."""
+    result = rows_of("sample_weight", sample_weight)
+    if result.shape != (rows,):
+        raise ValueError(f"sample_weight must have shape ({rows},), got {result.shape}")
+    check_finite("sample_weight", result.reshape(-1, 1), dtype)
+    if result.min() < 0:
+        raise ValueError(f"sample_weight must be at least 0, got {result.min()}")
+    return result
 
 
 def _class_weights(class_weight: Any, target: Source) -> np.ndarray:
@@ -244,7 +236,8 @@ def _class_weights(class_weight: Any, target: Source) -> np.ndarray:
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise ValueError(
-                f"class_weight must be 'balanced' or a dict of label: weight, got {class_weight!r}"
+                f"class_weight must be 'balanced' or a dict of label: weight, "
+                f"got {shown(class_weight)}"
             )
         counts = np.bincount(target.array[:, 0].astype(np.int64), minlength=classes)
         present = np.count_nonzero(counts)
@@ -257,7 +250,7 @@ def _class_weights(class_weight: Any, target: Source) -> np.ndarray:
     result = np.ones(classes)
     for label, weight in class_weight.items():
         if isinstance(label, bool) or label not in range(classes):
-            raise ValueError(f"class_weight: labels go from 0 to {classes - 1}, got {label!r}")
+            raise ValueError(f"class_weight: labels go from 0 to {classes - 1}, got {shown(label)}")
         result[int(label)] = number(f"class_weight[{label}]", weight, least=0)
     return result
 

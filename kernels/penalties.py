@@ -48,7 +48,8 @@ def rescale_step(factor, grad):
 
 
 def constraint_step_reference(param, max_norm, non_negative):
-    param = np.maximum(param, 0) if non_negative else param
+    if non_negative:  # minus infinity stays, so that it is found
+        param = np.where(np.isinf(param), param, np.maximum(param, 0))
     if max_norm <= 0:
         return param
     norms = np.sqrt((param**2).sum(axis=0))
@@ -77,11 +78,11 @@ def constraint_step(max_norm, non_negative, first, last, param):
     No number below 0 with ``non_negative``; no column, the weights that come into one neuron,
     longer than ``max_norm``, where that is not 0.
     """
-    zero = param.dtype.type(0)
+    zero, lowest = param.dtype.type(0), param.dtype.type(-np.inf)  # what is infinite must be found
     for c in range(int(first), int(last)):
         total = 0.0
         for r in range(param.shape[0]):
-            if non_negative and param[r, c] < zero:
+            if non_negative and lowest < param[r, c] < zero:
                 param[r, c] = zero
             total += np.float64(param[r, c]) ** 2
         if max_norm > 0 and total > max_norm * max_norm:

@@ -207,10 +207,10 @@ def test_noise_and_order(make):
 # -- arguments ----------------------------------------------------------------------------------
 
 FROM_0 = "expected an integer of at least 0"
-FROM_1 = "expected an integer of at least 1"
+FROM_1 = "expected an integer, 1 to 1099511627776"
 TO_256 = "expected an integer, 1 to 256"
 SEED = "expected an integer, 0 to 4294967295"
-NOISE = "expected a finite number of at least 0"
+NOISE = "expected a number from 0 to 1e+30"
 FACTOR = "expected a number above 0 and below 1"
 REAL = "expected a real number"
 WRONG = [

@@ -162,6 +162,10 @@ def test_bad_targets_of_other_losses(net, y, parts):
         ({"batch_size": -3}, ValueError, ["batch_size must be at least 1, got -3"]),
         ({"batch_size": "all"}, TypeError, ["batch_size must be a whole number, got str"]),
         ({"verbose": 3}, ValueError, ["verbose must be 'auto', 0, 1 or 2, got 3"]),
+        ({"verbose": np.zeros(2)}, ValueError, ["verbose must be 'auto', 0, 1 or 2, got array("]),
+        ({"shuffle": "no"}, TypeError, ["shuffle must be True or False, got str: 'no'"]),
+        ({"rollback": 1}, TypeError, ["rollback must be True or False, got int: 1"]),
+        ({"resume": 3}, TypeError, ["resume must be a path, got int: 3"]),
         ({"validation_data": X}, ValueError, ["validation_data must be (x, y), got ndarray"]),
         ({"validation_data": (X, Y, Y)}, ValueError, ["validation_data must be (x, y), got tuple"]),
     ],
@@ -184,7 +188,7 @@ def one(**options):
         (lambda: fnn.Network([]), ValueError, ["layers must hold at least one", "got none"]),
         (lambda: fnn.Network([fnn.Input((3,))]), ValueError, ["layers must hold at least one"]),
         (lambda: fnn.Network(fnn.Dense(1)), TypeError, ["layers must be a list", "got Dense"]),
-        (lambda: fnn.Network([3]), TypeError, ["layers[0] must be a layer, got 3"]),
+        (lambda: fnn.Network([3]), TypeError, ["layers[0] must be a layer, got int: 3"]),
         (lambda: fnn.Network([fnn.Dense]), TypeError, ["layers[0]", "write Dense(...)"]),
         (lambda: fnn.Network([fnn.Dense(1), fnn.Input((1,))]), ValueError, ["only come first"]),
         (lambda: fnn.Network([d := fnn.Dense(1), d]), ValueError, ["already part of a network"]),
@@ -233,6 +237,81 @@ def test_known_names_come_nearest_first():
         fnn.Dense(1, "sigmod")
 
 
+class Hostile:
+    def __repr__(self):
+        return "two\nlines"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "parts"),
+    [
+        (lambda: fnn.Dense(Hostile()), TypeError, ["units", "got Hostile: two lines"]),
+        (lambda: fnn.Dense(np.zeros((9, 9))), TypeError, ["units", "got ndarray: array([[0., 0."]),
+        (lambda: fnn.Dense(2**63), ValueError, ["units must be at most 9223372036854775807, got"]),
+        (lambda: fnn.Dense(-(10**5000)), ValueError, ["units must be at least 1, got <int>"]),
+        (lambda: fnn.Rescaling(10**400), ValueError, ["scale must be finite, got inf"]),
+        (lambda: fnn.Rescaling(-(10**400)), ValueError, ["scale must be finite, got -inf"]),
+        (lambda: fnn.Dense(1, use_bias="no"), TypeError, ["use_bias must be True or", "'no'"]),
+        (lambda: fnn.BatchNorm(trainable=[]), TypeError, ["trainable must be True or False"]),
+        (lambda: fnn.Adam(amsgrad=np.ones(2)), TypeError, ["amsgrad must be True or False"]),
+        (lambda: one(dtype=None), TypeError, ["dtype must be one of", "got NoneType"]),
+        (lambda: one(dtype=3), TypeError, ["dtype must be one of", "got int: 3"]),
+        (lambda: one(optimizer="x" * 9999), ValueError, ["optimizer must be one of", "..."]),
+        (lambda: fnn.schedules.Piecewise(3, [1]), TypeError, ["boundaries must be a sequence"]),
+        (lambda: fnn.schedules.Piecewise([3], 1), TypeError, ["learning_rates must be a sequence"]),
+        (lambda: fnn.callbacks.EarlyStopping(3), TypeError, ["monitor must be a string, got int"]),
+        (lambda: fnn.callbacks.ReduceLROnPlateau(min_lr="a"), TypeError, ["min_lr must be a"]),
+        (lambda: fnn.callbacks.CSVLogger(b"a"), TypeError, ["path must be a path, got bytes"]),
+        (lambda: fnn.load(3), TypeError, ["path must be a path, got int: 3"]),
+        (lambda: one(input_shape=(1,)).save("."), ValueError, ["path must name a file, got '.'"]),
+        (lambda: fnn.datasets.mnist([]), TypeError, ["root must be a path, got list: []"]),
+        (lambda: fnn.datasets.moons(noise=10**400), ValueError, ["noise: expected a number"]),
+        (
+            lambda: one(input_shape=(1,)).fit([[1]], [1], callbacks=np.array(1)),
+            TypeError,
+            ["callbacks must be objects"],
+        ),
+        (
+            lambda: fnn.Network(
+                [fnn.Dense(1, bias_initializer=fnn.initializers.constant(1e39))], input_shape=(2,)
+            ),
+            ValueError,
+            ["0.bias must hold numbers of float32, got larger ones"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_comes_is_shown_in_one_short_line(make, error, parts):
+    with raises(error, *parts) as caught:
+        make()
+    assert len(str(caught.value)) < 400
+
+
+def test_a_mask_is_never_lost():
+    """Not where rows are cut for validation, and not within a list."""
+    net = fnn.Network([fnn.Dense(2), fnn.Reshape((2, 1))], input_shape=(3,), seed=0)
+    y, hidden = X[:, :2], np.ma.masked_less(X, 0)
+    for x in (hidden, list(hidden)):
+        with raises(ValueError, "x must have no masked values"):
+            net.fit(x, y, validation_split=0.5, verbose=0)
+        with raises(ValueError, "x must have no masked values"):
+            net.predict(x)
+        with raises(ValueError, "x must have no masked values"):
+            fnn.Normalization().adapt(x)
+    with raises(ValueError, "y must have no masked values"):
+        net.evaluate(X, list(hidden[:, :2, None]))
+    with raises(TypeError, "x must be a dense array"):
+        net.fit(Sparse(), y, validation_split=0.5)
+
+
+def test_weights_of_all_rows_are_checked_before_some_are_cut_off():
+    net = classifier()
+    for weights, part in ((np.ones(60), "shape (6,), got (60,)"), ([1] * 5 + [np.nan], "finite")):
+        with raises(ValueError, "sample_weight must", part):
+            net.fit(X, Y, sample_weight=weights, validation_split=0.5, verbose=0)
+    with raises(ValueError, "class_weight must give weights that float32 can hold"):
+        net.fit(X, Y, class_weight={0: 1e39}, verbose=0)
+
+
 def test_weights_of_the_wrong_shape_are_refused():
     net = classifier()
     before = net.params.copy()
@@ -241,12 +320,23 @@ def test_weights_of_the_wrong_shape_are_refused():
         ("weight", np.zeros((4, 3)), ["weight must have shape (3, 4), got (4, 3)"]),
         ("weight", 0.0, ["weight must have shape (3, 4), got ()"]),
         ("bias", np.zeros(3), ["bias must have shape (4,), got (3,)"]),
-        ("bias", ["a"] * 4, ["bias must be an array of numbers"]),
+        ("bias", [1, [2]], ["bias must be an array of numbers"]),
+        ("bias", [1e39] * 4, ["bias must hold numbers of float32, got larger ones"]),
+        ("bias", np.ma.masked_equal([0, 1, 2, 3], 1), ["bias must have no masked values, got 1"]),
     ]:
         with raises(ValueError, *parts):
             setattr(layer, name, value)
+    for value in (["a"] * 4, np.ones(4, complex), np.ones(4, object)):
+        with raises(TypeError, "bias must hold real numbers, got an array of"):
+            layer.bias = value
+        with raises(TypeError, "0.bias must hold real numbers, got an array of"):
+            net.load_state_dict(net.state_dict() | {"0.bias": value})
     with raises(ValueError, "params must have shape (31,), got (30,)"):
         net.params = np.zeros(30)
+    with raises(TypeError, "params must hold real numbers, got an array of complex128"):
+        net.params = np.zeros(31, complex)
+    with raises(TypeError, "state must be a mapping of names to arrays, got list: []"):
+        net.load_state_dict([])
     assert np.array_equal(net.params, before)
     with raises(ValueError, "weight_initializer must give an array of shape (3, 1), got (1, 3)"):
         fnn.Network(

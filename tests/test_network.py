@@ -314,6 +314,47 @@ def test_divergence_finds_the_layer(layer):
         net.fit(np.ones((4, 2)), [0, 1, 2, 0], verbose=0)
 
 
+class Blows(fnn.schedules.Schedule):
+    """A rate that is infinite at its tenth step."""
+
+    def at(self, steps):
+        return np.where(steps == 9, np.inf, 1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_update_that_spoils_a_parameter_is_named(data, backend):
+    """Not the batch behind it, whose output shows it; also from within a slice of many batches."""
+    net = classifier(optimizer=fnn.SGD(Blows()), backend=backend)
+    with pytest.raises(
+        fnn.DivergenceError, match=r"epoch 1, batch 10 of 12: weight of layer 0, Dense"
+    ):
+        net.fit(*data, batch_size=10, verbose=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("optimizer", ["adagrad", "rmsprop", "adam", "lion"])
+def test_an_optimizer_s_memory_that_overflows_is_found(data, optimizer, backend):
+    """A parameter that is divided by infinity would stand still, and nobody would know."""
+    net = classifier(optimizer=optimizer, backend=backend)
+    net.fit(*data, verbose=0)
+    net._state[-1] = np.inf
+    with pytest.raises(
+        fnn.DivergenceError,
+        match=r"the optimizer's memory of bias in layer 1, Dense|bias of layer 1",
+    ):
+        net.fit(*data, verbose=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_minus_infinity_is_not_turned_to_0(backend):
+    """A weight that must not be negative would be 0 after an update that has blown up."""
+    layers = [fnn.Dense(1, non_negative=True, use_bias=False)]
+    net = fnn.Network(layers, optimizer=fnn.SGD(3e38), input_shape=(1,), backend=backend)
+    net.layers[0].weight = [[2.0]]
+    with pytest.raises(fnn.DivergenceError, match="batch 1 of 1: weight of layer 0"):
+        net.fit(np.ones((4, 1)), np.zeros(4), verbose=0)
+
+
 def test_ctrl_c_leaves_a_network_that_goes_on(data, monkeypatch):
     net = classifier()
     net.fit(*data, verbose=0)
