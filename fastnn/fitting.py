@@ -20,7 +20,7 @@ from fastnn.interrupts import Interrupts
 from fastnn.kernels._op import TRAIN, op_of
 from fastnn.optimizers import LBFGS, Optimizer
 from fastnn.plan import Plan
-from fastnn.progress import Reporter
+from fastnn.progress import watcher_of
 from fastnn.schedules import ReduceOnPlateau
 from fastnn.sources import Source
 from fastnn.training import (
@@ -174,8 +174,7 @@ def fit(
 ) -> History:
     """Train a network; see `Network.fit`."""
     network._optimizer.check()
-    if verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
+    watcher = watcher_of(verbose)
     chain = Chain(callbacks, network)
     past = _past(network, resume, chain)
     optimizer = network._optimizer if past is None else past._optimizer
@@ -240,7 +239,7 @@ def fit(
             fingerprint=partial(data.fingerprint, network),
             metric=network._metric.name if network._metric_op(data.pair) else "",
             penalized=bool(steps.terms.l1.any() or steps.terms.l2.any()),
-            watcher=Reporter(verbose, progress.epochs),
+            watcher=watcher,
             callbacks=chain,
             interrupts=interrupts,
         )

@@ -573,8 +573,9 @@ class Network:
             30 ms) in which it did, for the price of a copy of the parameters and the optimizer's
             memory each time; ``resume=True`` then goes on from there.
         verbose : {"auto", 0, 1, 2}
-            0 silent, 1 a bar, 2 a line for each epoch; "auto" a bar in a terminal, some
-            lines elsewhere.
+            0 silent; 1 a bar, by tqdm (the extra ``progress``); 2 a line for each epoch. "auto"
+            is a bar in terminals and notebooks, without tqdm lines, at most ten a second;
+            elsewhere a line for about every tenth of the training.
 
         Returns
         -------
@@ -585,6 +586,8 @@ class Network:
         ------
         TypeError, ValueError
             Where the data do not fit; nothing has changed then.
+        ImportError
+            Where ``verbose=1`` asks for a bar, without tqdm.
         FormatError, OSError
             Where the file to go on from cannot be read.
         RuntimeError
