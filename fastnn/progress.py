@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -39,7 +40,7 @@ def watcher_of(verbose: int | str) -> Watcher:
         if verbose == 1:
             raise ImportError("a bar needs tqdm: install 'fastnn-numba[progress]'") from error
         return Lines(pause=PAUSE)
-    return Bar(tqdm)
+    return Bar(tqdm, notebook)
 
 
 class Silent:
@@ -96,13 +97,16 @@ class Bar(Silent):
     ----------
     tqdm : type
         The class of tqdm's bars that suits the place.
+    notebook : bool
+        Whether that is one.
     """
 
-    def __init__(self, tqdm: Any) -> None:
+    def __init__(self, tqdm: Any, notebook: bool) -> None:
         class Own(tqdm):
             monitor_interval = 0  # no thread that watches it: slices come often
 
         self.kind: Any = Own
+        self.notebook = notebook
         self.bar: Any = None
         self.values: dict[str, float] = {}
 
@@ -115,7 +119,7 @@ class Bar(Silent):
             desc=self.place(),
             bar_format=FORMAT,
             smoothing=0,  # what is left follows from the mean pace: validation comes in lumps
-            dynamic_ncols=True,
+            dynamic_ncols=self.notebook,
             leave=None,  # within a bar of the user's own it makes room
             file=sys.stdout,
         )
@@ -136,7 +140,10 @@ class Bar(Silent):
             self.next = time.perf_counter() + PAUSE
 
     def describe(self) -> None:
-        """Tell the bar how far it is."""
+        """Tell the bar how far it is, and how wide the terminal is now."""
+        if not self.notebook:  # tqdm would draw nothing where the terminal says 0
+            columns, rows = shutil.get_terminal_size()
+            self.bar.ncols, self.bar.nrows = columns - 1, rows - 1
         self.bar.n = self.training.share
         self.bar.set_description_str(self.place(), refresh=False)
         # Figures of the validation are those of the last epoch.
