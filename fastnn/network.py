@@ -649,6 +649,7 @@ class Network:
                 "fit"
             )
         self._turns.refuse_others()
+        self._turns.refuse_halves()
         twin = copy.deepcopy(self)
         for parameter in twin.plan.parameters:
             if parameter.trainable:
