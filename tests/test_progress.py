@@ -165,7 +165,7 @@ def test_a_bar_of_batches_that_come_one_by_one(screen):
 
     def batches():
         for _ in range(5):
-            time.sleep(progress.PAUSE)
+            time.sleep(progress.DRAW)
             yield x, y
 
     output = screen(Terminal)
@@ -179,7 +179,7 @@ def test_a_bar_of_batches_that_come_one_by_one(screen):
 def test_a_bar_shows_the_last_validation_through_the_epoch(screen):
     x, y = problem()
     output = screen(Terminal)
-    pause = cb.LambdaCallback(on_slice_end=lambda *_: time.sleep(progress.PAUSE))
+    pause = cb.LambdaCallback(on_slice_end=lambda *_: time.sleep(progress.DRAW))
     build().fit(x, y, epochs=2, batch_size=30, validation_data=(x, y), callbacks=pause)
     second = [text for text in drawn(output) if text.startswith("epoch 2/2")]
     assert len(second) >= 2 and all("val_loss=" in text for text in second)
