@@ -14,14 +14,14 @@ import numpy as np
 
 from fastnn import lbfgs, saving, training
 from fastnn._callback import Callback, Chain
-from fastnn._check import file_path, flag, number, shown, whole
+from fastnn._check import file_path, flag, number, whole
 from fastnn.checkpoints import Checkpoint
 from fastnn.interrupts import Interrupts
 from fastnn.kernels._op import TRAIN, op_of
 from fastnn.kernels.optimizers import all_finite
 from fastnn.optimizers import LBFGS, Optimizer
 from fastnn.plan import Plan
-from fastnn.progress import Reporter
+from fastnn.progress import watcher_of
 from fastnn.schedules import ReduceOnPlateau
 from fastnn.sources import Source, row_weights, rows_of
 from fastnn.training import (
@@ -195,9 +195,7 @@ def fit(
 ) -> History:
     """Train a network; see `Network.fit`."""
     network._optimizer.check()
-    if not isinstance(verbose, str | int) or verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {shown(verbose)}")
-    rollback = flag("rollback", rollback)
+    watcher, rollback = watcher_of(verbose), flag("rollback", rollback)
     chain = Chain(callbacks, network)
     past = _past(network, resume, chain)
     optimizer = network._optimizer if past is None else past._optimizer
@@ -264,7 +262,7 @@ def fit(
             fingerprint=partial(data.fingerprint, network),
             metric=network._metric.name if network._metric_op(data.pair) else "",
             penalized=bool(steps.terms.l1.any() or steps.terms.l2.any()),
-            watcher=Reporter(verbose, progress.epochs),
+            watcher=watcher,
             callbacks=chain,
             interrupts=interrupts,
         )

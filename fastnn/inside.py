@@ -150,6 +150,7 @@ def _moments(net: Any, pair: list[Any]) -> Iterator[Moment]:
             ("update", reference.adjust(bare, rule[0], buffers)),
             ("update", reference.update(rule[0], plan, buffers)),
             ("update", reference.constrain(bare, buffers)),
+            ("update", reference.average(rule[0], plan, buffers)),
         ]
     parameters = {p.offset: p for p in plan.parameters}
     following = reference.quiet(next)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
@@ -183,7 +184,7 @@ class Network:
     def _lay_out(self, plan: Plan) -> None:
         """Make room for a plan's parameters."""
         self._params = _aligned(plan.size, self.dtype)
-        self._plan, self._few, self._crew, self._steps = plan, None, None, None
+        self._plan, self._few, self._crew = plan, None, None
         self._hand_out_views()
         self._reset_optimizer(self._optimizer)
 
@@ -230,8 +231,37 @@ class Network:
             self._rule[name] = value
         for name in _CLIPS:
             self._rule[name] = getattr(self._optimizer, name) or 0
-        self.plan.follow(self.layers)
+        self._follow_average()
         self._grads[...] = 0  # of a layer that is no longer trained nothing must be left
+
+    def _follow_average(self) -> None:
+        """Begin or end the moving average of the weights, as the optimizer says."""
+        before, ema = self.plan.parameters, self._optimizer.ema
+        self.plan.follow(self.layers)
+        self._keep_average(ema is not None)
+        for old, new in zip(before, self.plan.parameters, strict=True):
+            if new.trainable and not old.trainable and self._average is not None:
+                new.of(self._average)[...] = new.of(self._params)  # it moves from now on
+        self._rule.ema, self._rule.average = -1 if ema is None else ema, self._rule_memory
+
+    def _keep_average(self, wanted: bool) -> None:
+        """Make room for an average behind the moments, or take it away."""
+        if wanted != (self._average is not None):
+            own = self._rule_memory
+            state = _aligned(own + wanted * self.plan.size, self.dtype)
+            state[:own], state[own:] = self._state[:own], self._params[: state.size - own]
+            self._state, self._steps = state, None
+
+    @property
+    def _rule_memory(self) -> int:
+        """Numbers of ``_state`` that are the optimizer's own."""
+        return list(RULES.values())[self._rule.kind[0]][1] * self.plan.size
+
+    @property
+    def _average(self) -> np.ndarray | None:
+        """The moving average of the parameters, if there is one."""
+        behind = self._state[self._rule_memory :]
+        return behind if behind.size else None
 
     def _terms(self, rule: np.recarray) -> np.recarray:
         """Penalties, constraints and what limits apply to; empty where there is none of them."""
@@ -541,8 +571,9 @@ class Network:
             30 ms) in which it did, for the price of a copy of the parameters and the optimizer's
             memory each time; ``resume=True`` then goes on from there.
         verbose : {"auto", 0, 1, 2}
-            0 silent, 1 a bar, 2 a line for each epoch; "auto" a bar in a terminal, some
-            lines elsewhere.
+            0 silent; 1 a bar, by tqdm (the extra ``progress``); 2 a line for each epoch. "auto"
+            is a bar in terminals and notebooks, without tqdm lines, at most ten a second;
+            elsewhere a line for about every tenth of the training.
 
         Returns
         -------
@@ -553,6 +584,8 @@ class Network:
         ------
         TypeError, ValueError
             Where the data do not fit; nothing has changed then.
+        ImportError
+            Where ``verbose=1`` asks for a bar, without tqdm.
         FormatError, OSError
             Where the file to go on from cannot be read.
         RuntimeError
@@ -580,6 +613,48 @@ class Network:
             rollback=rollback,
             verbose=verbose,
         )
+
+    def averaged(self) -> Network:
+        """A copy whose weights are the moving average that the optimizer's ``ema`` asks for.
+
+        What training does not move by gradients, as the running means of `BatchNorm`, is as it is
+        here. The copy's optimizer begins anew.
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        ValueError
+            Where there is no average.
+        RuntimeError
+            Where another thread fits the network.
+
+        Examples
+        --------
+        >>> import fastnn as fnn
+        >>> x, y = fnn.datasets.xor()
+        >>> net = fnn.Network([fnn.Dense(1)], optimizer=fnn.Adam(0.01, ema=0.999), seed=0)
+        >>> history = net.fit(x, y, epochs=20, verbose=0)
+        >>> net.averaged().evaluate(x, y)["loss"] < history.history["loss"][0]
+        True
+        """
+        average = None if self._plan is None else self._average
+        if average is None:
+            raise ValueError(
+                "there is no average of the weights: give the optimizer ema=0.999, say, and call "
+                "fit"
+            )
+        self._turns.refuse_others()
+        self._turns.refuse_halves()
+        twin = copy.deepcopy(self)
+        for array in twin.plan.parameters:
+            if array.trainable:
+                array.of(twin._params)[...] = array.of(average)
+        twin._reset_optimizer(twin._optimizer)
+        twin._progress = None
+        return twin
 
     def partial_fit(
         self,

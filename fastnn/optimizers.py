@@ -16,7 +16,7 @@ __all__ = ["LBFGS", "SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "Optimiz
 
 @dataclass(eq=False, repr=False)
 class Optimizer(ABC):
-    """What every optimizer has: a learning rate, its decay, and a bound for gradients.
+    """What every optimizer has: a learning rate, its decay, bounds for gradients, averages.
 
     All of it may be changed between two calls of `Network.fit`, which checks it again.
 
@@ -33,6 +33,13 @@ class Optimizer(ABC):
         The gradient of each array of parameters is scaled down to this norm.
     global_clip_norm : float, optional
         All gradients together are scaled down to this norm. Only one of the three can be given.
+    ema : float, optional
+        Keep a moving average of the weights, which `Network.averaged` gives: after step ``t``,
+        counted from 1, ``average += (1 - d) * (weight - average)`` with
+        ``d = min(ema, (1 + t) / (10 + t))``. From 0 to below 1; 0.99 to 0.9999 are common: the
+        average is over about the last ``1 / (1 - ema)`` steps, fewer at the start, as in
+        TensorFlow's ``ExponentialMovingAverage(decay, num_updates)``. It begins with the weights
+        as they are before its first step.
     """
 
     learning_rate: float | Schedule
@@ -41,6 +48,7 @@ class Optimizer(ABC):
     clip_value: float | None = None
     clip_norm: float | None = None
     global_clip_norm: float | None = None
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         self.check()
@@ -66,6 +74,8 @@ class Optimizer(ABC):
                 given.append(name)
         if len(given) > 1:
             raise ValueError(f"only one way to clip gradients can be taken, got {', '.join(given)}")
+        if self.ema is not None:
+            self.ema = number("ema", self.ema, least=0, below=1)
 
     @property
     @abstractmethod
@@ -108,7 +118,7 @@ class SGD(Optimizer):
         Share of the velocity that is kept, from 0 to below 1; 0.9 is common.
     nesterov : bool, default False
         Look ahead along the velocity.
-    decay, clip_value, clip_norm, global_clip_norm : float
+    decay, clip_value, clip_norm, global_clip_norm, ema : float
         See `Optimizer`.
 
     Notes
@@ -167,7 +177,7 @@ class Adagrad(Optimizer):
     epsilon_mode : {"outside", "inside"}, default "outside"
         Whether epsilon is added to the root, as in PyTorch and *Neural Networks from Scratch*,
         or to what is under it, as in Keras: 1e-7 there is as if it were 3e-4 here.
-    decay, clip_value, clip_norm, global_clip_norm : float
+    decay, clip_value, clip_norm, global_clip_norm, ema : float
         See `Optimizer`.
 
     Notes
@@ -232,7 +242,7 @@ class RMSprop(Optimizer):
     epsilon_mode : {"outside", "inside"}, default "outside"
         Whether epsilon is added to the root, as in PyTorch and *Neural Networks from Scratch*,
         or to what is under it, as in Keras: 1e-7 there is as if it were 3e-4 here.
-    decay, clip_value, clip_norm, global_clip_norm : float
+    decay, clip_value, clip_norm, global_clip_norm, ema : float
         See `Optimizer`.
 
     Notes
@@ -304,7 +314,7 @@ class Adam(Optimizer):
         as if epsilon were 31.6 times larger.
     amsgrad : bool, default False
         Divide by the root of the largest mean square so far (Reddi, Kale and Kumar, 2018).
-    decay, clip_value, clip_norm, global_clip_norm : float
+    decay, clip_value, clip_norm, global_clip_norm, ema : float
         See `Optimizer`.
 
     Notes
@@ -366,7 +376,7 @@ class AdamW(Adam):
         As in PyTorch; Keras takes 0.004.
     beta1, beta2, epsilon, epsilon_mode, amsgrad
         See `Adam`.
-    decay, clip_value, clip_norm, global_clip_norm : float
+    decay, clip_value, clip_norm, global_clip_norm, ema : float
         See `Optimizer`. ``decay`` is that of the learning rate.
 
     Notes
@@ -417,7 +427,7 @@ class Nadam(Optimizer):
     momentum_decay : float, default 0.004
         The momentum of step ``t`` is ``beta1 * (1 - 0.96**(t * momentum_decay) / 2)``, as in
         the paper and PyTorch; in Keras it is always 1.
-    decay, clip_value, clip_norm, global_clip_norm : float
+    decay, clip_value, clip_norm, global_clip_norm, ema : float
         See `Optimizer`.
 
     Notes
@@ -475,7 +485,7 @@ class Lion(Optimizer):
         Share of the running mean in the step, and in what is kept; from 0 to below 1.
     weight_decay : float, default 0
         As in `AdamW`; 3 to 10 times larger than there.
-    decay, clip_value, clip_norm, global_clip_norm : float
+    decay, clip_value, clip_norm, global_clip_norm, ema : float
         See `Optimizer`.
 
     Notes
@@ -570,6 +580,8 @@ class LBFGS(Optimizer):
         for name in ("clip_value", "clip_norm", "global_clip_norm"):
             if getattr(self, name) is not None:
                 raise ValueError(f"LBFGS needs gradients as they are: leave {name} out")
+        if self.ema is not None:
+            raise ValueError("LBFGS keeps no average of the weights: leave ema out")
         self.memory = whole("memory", self.memory)
         self.max_line_search = whole("max_line_search", self.max_line_search)
         self.tolerance = number("tolerance", self.tolerance, least=0)

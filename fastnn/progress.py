@@ -1,71 +1,158 @@
-"""What the user sees of a training that runs."""
+"""What the user sees of a training that runs: a bar, for which there is tqdm, or lines."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import time
-from typing import TextIO
+from typing import Any
 
-from fastnn.training import History
+from fastnn._check import shown
+from fastnn.training import Progress, Watcher
 
-__all__ = ["Reporter"]
+__all__ = ["watcher_of"]
+
+PAUSE = 0.1  # seconds between two lines in a terminal
+DRAW = 0.2  # seconds between two drawings of a bar: each takes about half a millisecond
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
 
 
-class Reporter:
-    """Shows how far the training is: a bar in a terminal, a line for each epoch, or nothing.
+def watcher_of(verbose: int | str) -> Watcher:
+    """What shows as much as ``verbose`` asks for; see `Network.fit`.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such ``verbose``.
+    ImportError
+        Where a bar is asked for, without tqdm.
+    """
+    if not isinstance(verbose, str | int) or verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {shown(verbose)}")
+    if verbose == 0:
+        return Silent()
+    if verbose == 2:
+        return Lines()
+    notebook = type(sys.stdout).__module__.startswith("ipykernel")
+    if verbose == "auto" and not (sys.stdout.isatty() or notebook):
+        return Lines(tenths=True)
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        if verbose == 1:
+            raise ImportError("a bar needs tqdm: install 'fastnn-numba[progress]'") from error
+        return Lines(pause=PAUSE)
+    return Bar(tqdm, notebook)
+
+
+class Silent:
+    """Shows nothing; see `fastnn.training.Watcher`."""
+
+    def begin(self, training: Progress) -> None:
+        """Hear how far it is."""
+
+    def progress(self, values: dict[str, float]) -> None:
+        """Hear the figures so far."""
+
+    def ended(self, epochs: int) -> None:
+        """Hear of the end of so many epochs."""
+
+    def close(self) -> None:
+        """Hear that it is over."""
+
+
+class Lines(Silent):
+    """Prints a line for an epoch, and for the last one in any case.
 
     Parameters
     ----------
-    verbose : {"auto", 0, 1, 2}
-        0 nothing; 1 a bar that is drawn over itself; 2 a line for each epoch; "auto" a
-        bar where the output is a terminal, elsewhere a line for about every tenth of the
-        training.
-    epochs : int
-        How many there will be.
+    tenths : bool, default False
+        Only for about every tenth of the training.
+    pause : float, default 0
+        Not within so many seconds of the last line.
     """
 
-    WIDTH = 24
+    def __init__(self, tenths: bool = False, pause: float = 0.0) -> None:
+        self.tenths, self.pause = tenths, pause
 
-    def __init__(self, verbose: int | str, epochs: int, output: TextIO | None = None) -> None:
-        self.output = output or sys.stdout
-        terminal = self.output.isatty()
-        self.bar = verbose == 1 or (verbose == "auto" and terminal)
-        self.every = max(1, epochs // 10) if verbose == "auto" and not terminal else 0
-        self.every = 1 if verbose == 2 else self.every
-        self.epochs = epochs
-        self.began = time.perf_counter()
-        self.drawn = 0
+    def begin(self, training: Progress) -> None:
+        """Look at the clock."""
+        self.training, self.began = training, time.perf_counter()
+        self.every = max(1, training.epochs // 10) if self.tenths else 1
+        self.next = self.began
 
-    def line(self, epochs: int, values: dict[str, float]) -> str:
-        """Epochs done, seconds and figures."""
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        seconds = time.perf_counter() - self.began
-        return f"epoch {epochs}/{self.epochs}  {seconds:.1f} s  {figures}"
-
-    def progress(self, share: float, epochs: int, values: dict[str, float]) -> None:
-        """Draw the bar anew; ``share`` of the whole training is done."""
-        if not self.bar:
-            return
-        full = int(share * self.WIDTH)
-        bar = f"[{'=' * full}{' ' * (self.WIDTH - full)}]"
-        width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be drawn over
-        text = f"{bar} {self.line(epochs, values)}"[:width]
-        self.output.write("\r" + text.ljust(self.drawn))
-        self.output.flush()
-        self.drawn = len(text)
-
-    def ended(self, history: History, epochs: int, most: int) -> None:
-        """Print the lines of the last so many epochs, where lines are wanted."""
-        self.epochs = most
-        for place in range(-epochs, 0) if self.every else ():
+    def ended(self, epochs: int) -> None:
+        """Print what is to be seen of them."""
+        history, end, now = self.training.history, self.training.end, time.perf_counter()
+        for place in range(-epochs, 0):
             number = history.epoch[place] + 1
-            if number % self.every == 0 or number == most:
-                values = {name: value[place] for name, value in history.history.items()}
-                print(self.line(number, values), file=self.output, flush=True)
+            if number == end or (number % self.every == 0 and now >= self.next):
+                shown = "  ".join(f"{n} {v[place]:.4f}" for n, v in history.history.items())
+                print(f"epoch {number}/{end}  {now - self.began:.1f} s  {shown}", flush=True)
+                self.next = now + self.pause
+
+
+class Bar(Silent):
+    """Draws a bar over the whole training, with the time that is left and the figures so far.
+
+    Parameters
+    ----------
+    tqdm : type
+        The class of tqdm's bars that suits the place.
+    notebook : bool
+        Whether that is one.
+    """
+
+    def __init__(self, tqdm: Any, notebook: bool) -> None:
+        class Own(tqdm):
+            monitor_interval = 0  # no thread that watches it: slices come often
+
+        self.kind: Any = Own
+        self.notebook = notebook
+        self.bar: Any = None
+        self.values: dict[str, float] = {}
+
+    def begin(self, training: Progress) -> None:
+        """Draw it, at 0 or where the training goes on."""
+        self.training, self.next = training, time.perf_counter() + DRAW
+        self.bar = self.kind(
+            total=1.0,
+            initial=training.share,
+            desc=self.place(),
+            bar_format=FORMAT,
+            smoothing=0,  # what is left follows from the mean pace: validation comes in lumps
+            dynamic_ncols=self.notebook,
+            leave=None,  # within a bar of the user's own it makes room
+            file=sys.stdout,
+        )
+
+    def place(self) -> str:
+        """Where in the training this is."""
+        training = self.training
+        number, end = min(training.epoch + 1, training.end), training.end
+        batch = f", batch {training.batch:,}" if training.samples == 0 and training.batch else ""
+        return f"epoch {number:{len(str(end))}}/{end}{batch}"
+
+    def progress(self, values: dict[str, float]) -> None:
+        """Draw it anew, if the last time is long enough ago."""
+        self.values = values
+        if time.perf_counter() >= self.next:
+            self.describe()
+            self.bar.refresh()
+            self.next = time.perf_counter() + DRAW
+
+    def describe(self) -> None:
+        """Tell the bar how far it is, and how wide the terminal is now."""
+        if not self.notebook:  # tqdm would draw nothing where the terminal says 0
+            columns, rows = shutil.get_terminal_size()
+            self.bar.ncols, self.bar.nrows = columns - 1, rows - 1
+        self.bar.n = self.training.share
+        self.bar.set_description_str(self.place(), refresh=False)
+        # Figures of the validation are those of the last epoch.
+        self.bar.set_postfix(self.training.history.last() | self.values, refresh=False)
 
     def close(self) -> None:
-        """Leave the bar on its line."""
-        if self.bar and self.drawn:
-            self.output.write("\n")
-            self.output.flush()
+        """Draw it for the last time and leave it on its line."""
+        if self.bar is not None:
+            self.describe()
+            self.bar.close()

@@ -193,6 +193,7 @@ def train(
         make(adjust(terms, rule[0], buffers))
         make(update(rule[0], plan, buffers))
         make(constrain(terms, buffers))
+        make(average(rule[0], plan, buffers))
         if not np.isfinite(buffers.params).all():
             return i
     return len(starts)
@@ -244,7 +245,8 @@ def update(rule: Any, plan: Plan, buffers: Any) -> Iterator[Call]:
     """One step of the optimizer, for every array that is trained."""
     name = RULE_NAMES[rule.kind]
     kernel, vectors = KERNELS[f"{name}_step"], RULES[name][1]
-    memory = buffers.state.reshape(vectors, buffers.params.size)
+    size = buffers.params.size
+    memory = buffers.state[: vectors * size].reshape(vectors, size)
     for parameter in plan.parameters:
         if parameter.trainable:
             arrays: dict[str, Any] = {
@@ -256,6 +258,18 @@ def update(rule: Any, plan: Plan, buffers: Any) -> Iterator[Call]:
                 if name not in arrays:
                     arrays[name] = parameter.of(next(rest)) if dims else rule[name]
             yield Call(parameter.offset, kernel, arrays)
+
+
+def average(rule: Any, plan: Plan, buffers: Any) -> Iterator[Call]:
+    """Move the average of the weights towards them, where there is one."""
+    if rule.ema < 0:
+        return
+    keep = min(rule.ema, (1 + rule.step) / (10 + rule.step))
+    averages = buffers.state[rule.average :]
+    for parameter in plan.parameters:
+        if parameter.trainable:
+            arrays = {"param": parameter.of(buffers.params), "average": parameter.of(averages)}
+            yield Call(parameter.offset, KERNELS["average_step"], arrays | {"keep": keep})
 
 
 def blocks(order: np.ndarray, buffers: Any, capacity: int) -> Any:

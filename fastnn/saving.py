@@ -332,8 +332,11 @@ def _optimizer_memory(network: Network, about: Any, arrays: dict[str, np.ndarray
     network._noise_seed = np.uint64(_decimal("noise_seed", seed, 1 << 64))
     network._rule.seed = network._noise_seed
     network._shuffle_rng.bit_generator.state = _generator_state(about["generator"])
+    size = network.plan.size
+    if size and MEMORY in arrays:  # behind the moments there may be the average of the weights
+        network._keep_average(arrays[MEMORY].shape == (network._state.size // size + 1, size))
     if network._state.size:
-        shape = network._state.size // network.plan.size, network.plan.size
+        shape = network._state.size // size, size
         network._state[...] = _take(arrays, MEMORY, shape, network.dtype).ravel()
     if STEPS in arrays:
         if not isinstance(network._optimizer, optimizers.LBFGS) or arrays[STEPS].ndim != 2:

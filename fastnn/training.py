@@ -101,6 +101,17 @@ class Progress:
         """Whether epochs are left."""
         return self.epoch < self.epochs and not self.stopped
 
+    @property
+    def end(self) -> int:
+        """The number of the epoch at which it ends, as far as is known."""
+        return self.epochs if self.unfinished else self.epoch
+
+    @property
+    def share(self) -> float:
+        """How much is done, from 0 to 1; where batches come one by one, in whole epochs."""
+        of_epoch = self.rows / self.samples if self.samples else 0.0
+        return (self.epoch + of_epoch) / self.epochs if self.unfinished else 1.0
+
     def next_epoch(self, several: int, stopped: bool) -> None:
         """Begin the epoch after so many."""
         self.epoch += several
@@ -248,11 +259,14 @@ class Pace:
 class Watcher(Protocol):
     """What shows how far a training is."""
 
-    def progress(self, share: float, epochs: int, values: dict[str, float]) -> None:
-        """Hear after every slice: the share of the whole, epochs done, figures so far."""
+    def begin(self, training: Progress) -> None:
+        """Hear how far it is: an object that moves on."""
 
-    def ended(self, history: History, epochs: int, most: int) -> None:
-        """Hear of the end of so many epochs, and how many there will be."""
+    def progress(self, values: dict[str, float]) -> None:
+        """Hear after every slice: the figures so far."""
+
+    def ended(self, epochs: int) -> None:
+        """Hear of the end of so many epochs: they are in the history."""
 
     def close(self) -> None:
         """Hear that it is over."""
@@ -329,6 +343,8 @@ class Training:
         progress, pace = self.progress, Pace()
         sums = sum((piece.sum(axis=1) for piece in progress.scores), np.zeros(3))  # nearly exact
         try:
+            with self.interrupts.held():
+                self.watcher.begin(progress)
             self.callbacks.begin(progress.callbacks)
             self.begun = True
             while progress.unfinished:
@@ -338,15 +354,21 @@ class Training:
                     sums += self._slice(pace)
                     shown = self._means(sums, progress.rows)
                     self.callbacks.tell("on_slice_end", progress.batch, shown)
-                    self.watcher.progress(self._share(), progress.epoch, shown)
+                    self._show(shown)
                 if progress.over:
                     self._end_epochs()
                     sums[:] = 0
             self.callbacks.tell("on_train_end", progress.history.last())
         finally:
             self.callbacks.tell("close")
-            self.watcher.close()
+            with self.interrupts.held():
+                self.watcher.close()
         return progress.history
+
+    def _show(self, figures: dict[str, float]) -> None:
+        """Tell the watcher, whose locks no interrupt must leave behind."""
+        with self.interrupts.held():
+            self.watcher.progress(figures)
 
     def _slice(self, pace: Pace) -> np.ndarray:
         """Train on the next batches; the sums of their scores."""
@@ -409,9 +431,8 @@ class Training:
                     progress.told += 1
             with self.interrupts.held():
                 progress.next_epoch(1, self.callbacks.stop)
-        end = progress.epochs if progress.unfinished else progress.epoch
-        self.watcher.ended(history, several, end)
-        self.watcher.progress(self._share(), progress.epoch, history.last())
+        self.watcher.ended(several)
+        self._show(history.last())
 
     def _figures(self) -> tuple[dict[str, list[float]], int]:
         """Figures of the epochs that are over, and how many these are.
@@ -435,9 +456,3 @@ class Training:
         if self.penalized:
             values |= {"data_loss": sums[0], "regularization_loss": sums[2]}
         return {name: figure(name, value, rows).tolist() for name, value in values.items() if name}
-
-    def _share(self) -> float:
-        """How much of the whole is done."""
-        progress = self.progress
-        of_epoch = progress.rows / progress.samples if progress.samples else 0.0
-        return (progress.epoch + of_epoch) / progress.epochs

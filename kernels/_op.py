@@ -134,6 +134,8 @@ RULE = np.dtype(
         ("clip_value", np.float64),  # limits of the gradient, 0 where there is none: of a number,
         ("clip_norm", np.float64),  # of the length of each array,
         ("global_clip_norm", np.float64),  # of the length of all of them together
+        ("ema", np.float64),  # share of the weights' moving average that is kept, -1 without one
+        ("average", np.int64),  # where it begins in state
         ("seed", np.uint64),  # of what is random in a step
     ],
     align=True,
@@ -147,7 +149,7 @@ class Buffers(NamedTuple):
     grads: np.ndarray  # same map; behind it once more for each further part of a batch
     work: np.ndarray  # (values per batch row) x capacity: inputs, outputs, target, loss
     grad_work: np.ndarray  # same map: the loss's derivative with respect to each of them
-    state: np.ndarray  # the optimizer's memory: vectors of the size of params
+    state: np.ndarray  # the optimizer's memory, vectors of the size of params; then their average
     scratch: np.ndarray  # packed panels of gemm
 
 

@@ -2,11 +2,12 @@
 
 Penalties on large weights, limits for gradients, constraints on weights: all of them are lists
 of *terms* (`_op.TERM`), one for each array of parameters that is trained, and change the flat
-buffers in place, as the optimizers do.
+buffers in place, as the optimizers do. Last of all a moving average of the weights.
 
 Sources: Nielsen, chapter 3 (L2 and L1 regularization, eq. 85-97); *Neural Networks from
 Scratch*, chapter 14; Pascanu, Mikolov and Bengio (2013), ICML (clipping by norm); Srebro and
-Shraibman (2005), COLT (max-norm).
+Shraibman (2005), COLT (max-norm); Polyak and Juditsky (1992), SIAM J. Control Optim. 30
+(averages of weights).
 """
 
 import numpy as np
@@ -89,6 +90,19 @@ def constraint_step(max_norm, non_negative, first, last, param):
             factor = param.dtype.type(max_norm / np.sqrt(total))
             for r in range(param.shape[0]):
                 param[r, c] *= factor
+
+
+@kernel(
+    "param(n) keep() average(n) -> average",
+    reference=lambda param, keep, average: average + (1 - keep) * (param - average),
+)
+def average_step(param, keep, average):
+    """``average += (1 - keep) * (param - average)``; what has faded to nearly 0 becomes 0."""
+    new = param.dtype.type(1.0 - keep)
+    zero, tiny = param.dtype.type(0), np.finfo(param.dtype).tiny
+    for i in range(param.size):
+        a = average[i] + new * (param[i] - average[i])
+        average[i] = zero if abs(a) < tiny else a
 
 
 @part
@@ -177,3 +191,17 @@ def constrain(terms, net, grain, seat, members):
                 terms[t].max_norm, terms[t].non_negative, lo, hi,
                 matrix(net.params, terms[t].start, terms[t].rows, terms[t].columns),
             )  # fmt: skip
+
+
+@part
+def average(rule, net, start, stop):
+    """Move the average of the weights ``start..stop`` towards them.
+
+    While steps are few the average keeps less than ``ema``, or it would be about where the
+    training began: as in TensorFlow's ``ExponentialMovingAverage(decay, num_updates)``.
+    """
+    keep = min(rule.ema, (1.0 + rule.step) / (10.0 + rule.step))
+    size = stop - start
+    average_step(
+        vector(net.params, start, size), keep, vector(net.state, rule.average + start, size)
+    )

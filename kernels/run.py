@@ -26,11 +26,11 @@ from ._team import join, meet, share
 from .gemm import SCRATCH
 from .noise import mixed
 from .optimizers import finite
-from .penalties import constrain, limits, penalize, penalty, rescale
+from .penalties import average, constrain, limits, penalize, penalty, rescale
 
 GRAIN = 4  # rows of a batch or of a weight that are not parted: tiles of one row are slow
 LINE = 16  # numbers that are not parted: those on a line of the cache belong to one thread
-PENALIZE, RESCALE, UPDATE = range(3)  # what is done to gradients and weights, in this order
+PENALIZE, RESCALE, UPDATE, AVERAGE = range(4)  # what is done to gradients and weights, in order
 NO_KEY = np.uint64(0)
 PART = 16  # rows that a part of a batch has at the least
 
@@ -184,6 +184,8 @@ def act(what, terms, factors, rule, net, start, stop):
         call(rule.update, rule, net, start, stop)
     elif what == PENALIZE:
         penalize(terms, rule, net, start, stop)
+    elif what == AVERAGE:
+        average(rule, net, start, stop)
     else:
         rescale(terms, factors, net, start, stop)
 
@@ -294,6 +296,8 @@ def train(
         if terms.size > 0:
             constrain(terms, net, GRAIN, seat, members)
             meet(meeting, members)
+        if mine.ema >= 0:  # nobody moves a weight before the next meeting
+            over_weights(AVERAGE, plan, terms, factors, mine, net, cut, seat, members)
     return starts.size
 
 

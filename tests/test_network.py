@@ -1,7 +1,6 @@
 """The network as its users meet it: training, continuing, stopping, looking inside."""
 
 import copy
-import io
 import pickle
 import signal
 import subprocess
@@ -246,37 +245,6 @@ def test_accuracy_counts(data):
     yes.fit(x, bits, verbose=0)
     share = ((yes.predict(x) > 0.5) == bits).mean()
     assert yes.evaluate(x, bits)["accuracy"] == pytest.approx(share, rel=1e-6)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(
-    ("verbose", "terminal", "lines", "bar"),
-    [
-        (0, True, 0, False),
-        (0, False, 0, False),
-        (1, True, 1, True),
-        (1, False, 1, True),
-        (2, True, 30, False),
-        (2, False, 30, False),
-        ("auto", True, 1, True),
-        ("auto", False, 10, False),
-    ],
-)
-def test_what_is_shown(data, monkeypatch, verbose, terminal, lines, bar):
-    screen = Terminal() if terminal else io.StringIO()
-    monkeypatch.setattr(sys, "stdout", screen)
-    classifier().fit(*data, epochs=30, verbose=verbose)
-    text = screen.getvalue()
-    assert text.count("\n") == lines
-    assert ("\r[" in text) == bar
-    if verbose != 0:
-        assert "epoch 30/30" in text and "accuracy" in text and "loss" in text
-    if bar:
-        assert f"[{'=' * 24}]" in text
 
 
 # Stopping

@@ -140,6 +140,7 @@ OPTIMIZERS = {
     "rmsprop momentum": lambda: fnn.RMSprop(0.003, momentum=0.5),
     "rmsprop centered": lambda: fnn.RMSprop(0.003, momentum=0.5, centered=True, epsilon=1e-3),
     "lion": lambda: fnn.Lion(0.001, weight_decay=0.1),
+    "averaged": lambda: fnn.RMSprop(0.01, ema=0.9),
 }
 # A rule knows nothing of the network whose numbers it moves: a few of each meet.
 PAIRS = [
@@ -147,7 +148,7 @@ PAIRS = [
     for name in NETWORKS
     for optimizer in OPTIMIZERS
     if name in ("regression", "classes", "rectifiers") or optimizer in ("momentum", "adam")
-]
+] + [("regularised", "averaged"), ("normalised", "averaged")]
 
 
 def build(name, optimizer="adam", **options):
