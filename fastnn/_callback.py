@@ -22,8 +22,8 @@ class Callback:
     stop : bool
         Set it to end the training after this epoch.
     brief : bool, default False
-        Whether Ctrl-C waits for the end of `on_epoch_end`; where it does not, a training that is
-        interrupted there calls it again when it goes on.
+        Whether Ctrl-C waits for the end of `on_epoch_end` and `on_train_end`; where it does not, a
+        training that is interrupted there calls them again when it goes on.
 
     Examples
     --------

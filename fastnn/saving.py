@@ -201,7 +201,7 @@ def _progress(progress: Progress, arrays: dict[str, np.ndarray]) -> dict[str, An
 
 _PLAIN: dict[str, type] = {
     "epochs": int, "batch_size": int, "shuffle": bool, "samples": int, "epoch": int, "batch": int,
-    "rows": int, "over": bool, "told": int, "stopped": bool,
+    "rows": int, "over": bool, "told": int, "stopped": bool, "ended": bool,
     "data": str,
 }  # fmt: skip
 

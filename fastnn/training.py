@@ -87,8 +87,9 @@ class Progress:
     batch: int = 0  # batches of it that are done
     rows: int = 0  # rows of these
     over: bool = False  # whether that were all
-    told: int = 0  # callbacks that have heard so
+    told: int = 0  # callbacks that have heard so, or of the end of the training
     stopped: bool = False  # whether one of them ended the training
+    ended: bool = False  # whether all have heard of that
     generator: Mapping[str, Any] = field(default_factory=dict)  # what shuffles, before this epoch's
     # permutation; where the epoch is over, before the next one's
     # Sums of losses, metrics and penalties of the epoch's batches so far, in pieces (3, batches).
@@ -98,19 +99,24 @@ class Progress:
 
     @property
     def unfinished(self) -> bool:
+        """Whether epochs are left, or callbacks that have not heard of the end."""
+        return self.going or not self.ended
+
+    @property
+    def going(self) -> bool:
         """Whether epochs are left."""
         return self.epoch < self.epochs and not self.stopped
 
     @property
     def end(self) -> int:
         """The number of the epoch at which it ends, as far as is known."""
-        return self.epochs if self.unfinished else self.epoch
+        return self.epochs if self.going else self.epoch
 
     @property
     def share(self) -> float:
         """How much is done, from 0 to 1; where batches come one by one, in whole epochs."""
         of_epoch = self.rows / self.samples if self.samples else 0.0
-        return (self.epoch + of_epoch) / self.epochs if self.unfinished else 1.0
+        return (self.epoch + of_epoch) / self.epochs if self.going else 1.0
 
     def next_epoch(self, several: int, stopped: bool) -> None:
         """Begin the epoch after so many."""
@@ -347,7 +353,9 @@ class Training:
                 self.watcher.begin(progress)
             self.callbacks.begin(progress.callbacks)
             self.begun = True
-            while progress.unfinished:
+            if progress.going and not progress.over:
+                progress.told, progress.ended = 0, False  # there may be more epochs than before
+            while progress.going:
                 if not progress.over:
                     if progress.batch == 0:
                         self.callbacks.tell("on_epoch_begin", progress.epoch, {})
@@ -358,12 +366,22 @@ class Training:
                 if progress.over:
                     self._end_epochs()
                     sums[:] = 0
-            self.callbacks.tell("on_train_end", progress.history.last())
+            self._tell("on_train_end", progress.history.last())
+            progress.ended = True
         finally:
             self.callbacks.tell("close")
             with self.interrupts.held():
                 self.watcher.close()
         return progress.history
+
+    def _tell(self, occasion: str, *arguments: Any) -> None:
+        """Tell the callbacks that have not heard yet: an interrupt may come between two."""
+        progress = self.progress
+        for member in self.callbacks.members[progress.told :]:
+            brief = getattr(member, "brief", False)
+            with self.interrupts.held() if brief else nullcontext():
+                tell(member, occasion, *arguments)
+                progress.told += 1
 
     def _show(self, figures: dict[str, float]) -> None:
         """Tell the watcher, whose locks no interrupt must leave behind."""
@@ -423,12 +441,7 @@ class Training:
                 if several > 1:  # there are no callbacks, nor anything else to wait for
                     progress.next_epoch(several, False)
         if several == 1:
-            logs = history.last()
-            for member in self.callbacks.members[progress.told :]:
-                brief = getattr(member, "brief", False)
-                with self.interrupts.held() if brief else nullcontext():
-                    tell(member, "on_epoch_end", progress.epoch, logs)
-                    progress.told += 1
+            self._tell("on_epoch_end", progress.epoch, history.last())
             with self.interrupts.held():
                 progress.next_epoch(1, self.callbacks.stop)
         self.watcher.ended(several)

@@ -74,7 +74,7 @@ def test_mean_loss_weights_the_last_batch_rightly(data, batch_size, backend):
 def pieces(samples, batch_size, epochs, shuffle, whole_epochs, batches=3.0):
     rng, progress = np.random.default_rng(0), training.Progress(epochs, batch_size, True, samples)
     feed = training.Arrays(samples, batch_size, rng, shuffle)
-    while progress.unfinished:
+    while progress.going:
         piece = feed.take(progress, int(batches), whole_epochs)
         yield progress.epoch, progress.batch, piece
         progress.batch += len(piece.starts)

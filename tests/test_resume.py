@@ -495,3 +495,30 @@ def test_a_child_that_was_forked_in_a_step_knows_it():
     net.params = net.params.copy()
     assert np.array_equal(net.predict(X), want)
     net.fit(X, Y, verbose=0)
+
+
+def test_the_end_may_be_interrupted_too(path):
+    """Callbacks that have heard of it do not hear again, the others do."""
+
+    class Last(Callback):
+        told = 0
+
+        def on_train_end(self, logs):
+            self.told += 1
+            if self.told == 2:
+                raise KeyboardInterrupt
+
+    first, second = Last(), Last()
+    second.told = 1
+    stop = EarlyStopping("loss", patience=9)
+    net = network()
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(X, Y, epochs=3, callbacks=[first, stop, second], verbose=0)
+    assert net.unfinished and net.history.epoch == [0, 1, 2] and first.told == 1
+    net.save(path)
+    net = fnn.load(path)
+    assert net.unfinished
+    net.fit(
+        X, Y, resume=True, callbacks=[first, EarlyStopping("loss", patience=9), second], verbose=0
+    )
+    assert not net.unfinished and (first.told, second.told) == (1, 3)
