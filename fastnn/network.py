@@ -109,6 +109,8 @@ class Network:
     array([0., 1., 1., 0.], dtype=float32)
     """
 
+    classes_: np.ndarray | None = None  # labels of the outputs, where `from_sklearn` knows them
+
     def __init__(
         self,
         layers: Sequence[Layer],

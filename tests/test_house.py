@@ -31,7 +31,7 @@ ALLOWED = {
     "fastnn": {"numpy", "fastnn"},
     "kernels": {"numpy", *COMPILER},
 }
-EXTRAS = {"matplotlib"}
+EXTRAS = {"matplotlib", "h5py"}
 
 
 def files(folder):
