@@ -108,7 +108,14 @@ def from_keras(path: str | os.PathLike[str], **options: Any) -> Network:
             parts = list(_parts(name, layers, arrays, shape))
     except FormatError:
         raise
-    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, OSError) as error:
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        OSError,
+        RuntimeError,
+    ) as error:
         raise FormatError(f"{name!r}: not what Keras writes: {error}") from None
     return assembled(parts, shape, {"dtype": dtype} | options)
 

@@ -82,15 +82,18 @@ def of_keras(rng, dtype, x):
     keras.config.set_floatx(dtype)
     keras.config.set_dtype_policy(dtype)
     activations = [
-        *("linear", "relu", "elu", "selu", "gelu", "silu", "mish", "sigmoid", "tanh", "softsign"),
+        *("linear", "relu", "elu", "selu", "gelu", "silu", "mish", "sigmoid", "softsign"),
         *("softplus", "softmax", "leaky_relu"),
     ]
     others = [
-        *(layers.ReLU, layers.LeakyReLU, layers.ELU, layers.LayerNormalization),
-        *(lambda: layers.Dropout(0.2), lambda: layers.GaussianNoise(0.2), layers.Softmax),
-        *(lambda: layers.BatchNormalization(scale=bool(rng.integers(2))), layers.Flatten),
+        *(layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Softmax, layers.Flatten),
+        *(lambda: layers.Dropout(0.2), lambda: layers.GaussianNoise(0.2)),
         lambda: layers.Rescaling(0.5, 0.1),
     ]
+    if dtype == "float32":  # what Keras computes so even where all is float64
+        activations.append("tanh")
+        others += [layers.LayerNormalization]
+        others += [lambda: layers.BatchNormalization(scale=bool(rng.integers(2)))]
     tensor = first = keras.Input((x.shape[1],), dtype=dtype)
     if rng.integers(2):
         scaling = layers.Normalization()
