@@ -76,7 +76,7 @@ static inline REAL NAME_exponential(REAL x) { return exp$(x); }
 static inline void NAME_softmax(const REAL *x, int fan_in, REAL *out)
 {
     REAL top = x[0];
-    for (int i = 1; i < fan_in; i++) top = x[i] > top || x[i] != x[i] ? x[i] : top;
+    for (int i = 1; i < fan_in; i++) top = x[i] > top ? x[i] : top;
     for (int i = 0; i < fan_in; i++) out[i] = exp$(x[i] - top); /* at most 1: none overflows */
     REAL share = 1 / NAME_sum(out, fan_in);
     for (int i = 0; i < fan_in; i++) out[i] *= share;

@@ -95,7 +95,7 @@ def from_sklearn(mlp: Any, **options: Any) -> Network:
     Returns
     -------
     Network
-        Its ``classes_`` are those of the classifier: the labels of the outputs. Where there are
+        Its ``classes`` are those of the classifier: the labels of the outputs, as a list. Where there are
         two, there is one output, the probability of the second.
 
     Raises
@@ -107,7 +107,7 @@ def from_sklearn(mlp: Any, **options: Any) -> Network:
     --------
     >>> from sklearn.neural_network import MLPClassifier  # doctest: +SKIP
     >>> net = fastnn.from_sklearn(MLPClassifier().fit(x, y))  # doctest: +SKIP
-    >>> net.classes_[net.predict(x).argmax(axis=1)]  # doctest: +SKIP
+    >>> [net.classes[i] for i in net.predict(x).argmax(axis=1)]  # doctest: +SKIP
     """
     kind = type(mlp).__name__
     needs = ("coefs_", "intercepts_", "activation", "out_activation_")
@@ -127,7 +127,8 @@ def from_sklearn(mlp: Any, **options: Any) -> Network:
         for weight, bias, name in zip(mlp.coefs_, mlp.intercepts_, names, strict=True)
     ]
     net = assembled(parts, (len(mlp.coefs_[0]),), options)
-    net.classes_ = getattr(mlp, "classes_", None)
+    if hasattr(mlp, "classes_"):
+        net.classes = np.asarray(mlp.classes_).tolist()
     return net
 
 

@@ -109,8 +109,6 @@ class Network:
     array([0., 1., 1., 0.], dtype=float32)
     """
 
-    classes_: np.ndarray | None = None  # labels of the outputs, where `from_sklearn` knows them
-
     def __init__(
         self,
         layers: Sequence[Layer],
@@ -147,6 +145,7 @@ class Network:
         self._plan: Plan | None = None
         self._few: compiled.Few | None = None
         self._crew: tuple[Any, _threads.Crew] | None = None
+        self.classes: list[Any] | None = None
         for layer in chain:
             layer._owner = self
         if shape is not None:
@@ -341,11 +340,12 @@ class Network:
 
         Examples
         --------
-        >>> import tempfile, fastnn as fnn
+        >>> import pathlib, tempfile, fastnn as fnn
         >>> net = fnn.Network([fnn.Dense(8, "relu"), fnn.Dense(2)], input_shape=(4,), seed=0)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     net.export_c(f"{folder}/policy.h")
-        ...     print("static inline void policy_predict" in open(f"{folder}/policy.h").read())
+        ...     header = pathlib.Path(folder, "policy.h")
+        ...     net.export_c(header)
+        ...     "void policy_predict(const float *x, float *out)" in header.read_text()
         True
         """
         export_c.write_c(self, path, name, x)

@@ -266,10 +266,15 @@ def test_a_network_that_changes_nothing(tmp_path):
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_come_back_bit_by_bit(value):
     assert float(export.number_text(value)).hex() == value.hex()
-    with np.errstate(over="ignore"):
-        single = np.float32(value)
-    if np.isfinite(single):
-        assert np.float32(float(export.number_text(single))).tobytes() == single.tobytes()
+
+
+def test_numbers_of_float32_come_back_bit_by_bit():
+    bits = np.random.default_rng(0).integers(0, 1 << 32, 20_000, np.uint32)
+    bits[:4] = 0, 1 << 31, 1, 0x7F7FFFFF  # zeros, the smallest, the largest
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values)]
+    read = [float(export.number_text(value)) for value in values]
+    assert np.array(read).astype(np.float32).tobytes() == values.tobytes()
 
 
 class Rude(fnn.Dense):

@@ -44,7 +44,7 @@ def fitted(kind, y, x=X, **options):
 def test_sklearn_regressors(activation):
     mlp = fitted("MLPRegressor", X[:, :2], activation=activation, hidden_layer_sizes=(7, 3))
     net = fnn.from_sklearn(mlp, **NUMPY)
-    assert net.classes_ is None and net._loss.name == "mse"
+    assert net.classes is None and net._loss.name == "mse"
     close(net.predict(X), mlp.predict(X))
 
 
@@ -53,12 +53,12 @@ def test_sklearn_classifiers():
     mlp = fitted("MLPClassifier", labels)
     net = fnn.from_sklearn(mlp, optimizer="sgd", seed=3, **NUMPY)
     close(net.predict(X), mlp.predict_proba(X))
-    assert (net.classes_[net.predict(X).argmax(axis=1)] == mlp.predict(X)).all()
+    assert [net.classes[i] for i in net.predict(X).argmax(axis=1)] == mlp.predict(X).tolist()
     assert net._loss.name == "cross_entropy" and net.seed == 3
     mlp = fitted("MLPClassifier", labels == "cat")  # yes or no: one output
     net = fnn.from_sklearn(mlp, **NUMPY)
     close(net.predict(X)[:, 0], mlp.predict_proba(X)[:, 1])
-    assert net._loss.name == "binary_cross_entropy" and list(net.classes_) == [False, True]
+    assert net._loss.name == "binary_cross_entropy" and net.classes == [False, True]
     mlp = fitted("MLPClassifier", np.array([labels == "cat", labels != "owl"]).T)  # several each
     close(fnn.from_sklearn(mlp, **NUMPY).predict(X), mlp.predict_proba(X))
 
@@ -428,4 +428,4 @@ def test_a_copy_knows_its_classes():
 
     mlp = fitted("MLPClassifier", np.arange(40) % 3)
     net = pickle.loads(pickle.dumps(fnn.from_sklearn(mlp, **NUMPY)))
-    assert list(net.classes_) == [0, 1, 2]
+    assert net.classes == [0, 1, 2]

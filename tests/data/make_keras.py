@@ -30,7 +30,7 @@ def sequential(rng):
             *(layers.Dense(5, activation="swish"), layers.BatchNormalization(center=False)),
             *(layers.Dense(4, use_bias=False), layers.LeakyReLU(), layers.LayerNormalization()),
             *(layers.Dropout(0.2), layers.GaussianNoise(0.1), layers.Rescaling(0.5, 0.1)),
-            *(layers.Dense(7, activation="leaky_relu"), layers.ELU(0.7), layers.ReLU()),
+            *(layers.Dense(7, activation="leaky_relu"), layers.ELU(0.7), layers.ReLU(None, 0.1)),
             *(layers.Dense(6), layers.Activation("gelu"), layers.BatchNormalization()),
             *(layers.Dense(3), layers.Softmax(), layers.Reshape((3, 1))),
         ]
@@ -58,7 +58,7 @@ def main():
         model.compile(loss="mse", optimizer="adam")  # what is saved of it is to be passed over
         for weight in model.weights:
             if weight.dtype in ("float32", "float64") and not weight.path.startswith("normal"):
-                noise = 0.2 * rng.random(weight.shape)
+                noise = 0.4 * (rng.random(weight.shape) - 0.5)
                 weight.assign(weight + noise.astype(weight.dtype))
         x = rng.standard_normal((8, 2, 3)).astype("float32")
         x = rng.integers(0, 9, (8, 4)) if name == "functional" else x
