@@ -95,8 +95,8 @@ def from_sklearn(mlp: Any, **options: Any) -> Network:
     Returns
     -------
     Network
-        Its ``classes`` are those of the classifier: the labels of the outputs, as a list. Where there are
-        two, there is one output, the probability of the second.
+        Its ``classes`` are those of the classifier: the labels of the outputs, as a list. Where
+        there are two, there is one output, the probability of the second.
 
     Raises
     ------

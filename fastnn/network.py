@@ -142,10 +142,10 @@ class Network:
         streams = np.random.SeedSequence(self.seed).spawn(3)
         self._weights_rng, self._shuffle_rng = map(np.random.default_rng, streams[:2])
         self._noise_seed = streams[2].generate_state(1, np.uint64)[0]
+        self.classes: list[Any] | None = None
         self._plan: Plan | None = None
         self._few: compiled.Few | None = None
         self._crew: tuple[Any, _threads.Crew] | None = None
-        self.classes: list[Any] | None = None
         for layer in chain:
             layer._owner = self
         if shape is not None:
