@@ -11,6 +11,9 @@ from fastnn.checking import Report as Report
 from fastnn.checking import check as check
 from fastnn.explain import explain as explain
 from fastnn.files import FormatError as FormatError
+from fastnn.importing import from_sklearn as from_sklearn
+from fastnn.importing import from_torch as from_torch
+from fastnn.keras_file import from_keras as from_keras
 from fastnn.layers import Activation as Activation
 from fastnn.layers import Dense as Dense
 from fastnn.layers import Input as Input
@@ -70,6 +73,9 @@ __all__ = [
     "conventions",
     "datasets",
     "explain",
+    "from_keras",
+    "from_sklearn",
+    "from_torch",
     "initializers",
     "load",
     "losses",

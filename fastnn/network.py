@@ -13,6 +13,8 @@ import numpy as np
 from fastnn import (
     _threads,
     compiled,
+    export,
+    export_c,
     files,
     fitting,
     inside,
@@ -403,6 +405,85 @@ class Network:
             Where the system cannot write; an old file is as it was.
         """
         saving.save(self, path)
+
+    def export_c(
+        self, path: str | os.PathLike[str], *, name: str | None = None, x: Any = None
+    ) -> None:
+        """Write the network as one header of C99 or C++, which needs ``math.h`` alone.
+
+        ``name_predict(x, out)`` computes one sample. Nothing is allocated, and nothing kept
+        between calls. With ``NAME_MAIN`` defined the header is a program that tests itself; its
+        first lines say how.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The header; an old one is replaced.
+        name : str, optional
+            What every name in it begins with, an identifier; by default the file's.
+        x : array (n, fan_in), optional
+            Rows of the test; by default three of random normal numbers.
+
+        Raises
+        ------
+        ValueError
+            Where ``name`` is no identifier, or a parameter or an output is not finite.
+        AttributeError
+            Where the network knows no input shape yet.
+
+        Notes
+        -----
+        Numbers are written so that every bit comes back. Dense layers that the C compiler gives
+        fused multiply-adds (``-O2 -march=native -ffp-contract=fast``) have the bits of `predict`;
+        exponentials and their kin are those of ``math.h`` and may differ in the last places.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, fastnn as fnn
+        >>> net = fnn.Network([fnn.Dense(8, "relu"), fnn.Dense(2)], input_shape=(4,), seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     header = pathlib.Path(folder, "policy.h")
+        ...     net.export_c(header)
+        ...     "void policy_predict(const float *x, float *out)" in header.read_text()
+        True
+        """
+        export_c.write_c(self, path, name, x)
+
+    def export_numpy(self, path: str | os.PathLike[str], *, x: Any = None) -> None:
+        """Write the network as one Python file that needs numpy alone, with ``predict(x)``.
+
+        Its code is the formulas of the layers, as `fastnn.explain` shows them. As a program it
+        tests itself.
+
+        Parameters
+        ----------
+        path, x
+            As in `export_c`, and so are the errors.
+
+        Examples
+        --------
+        >>> import tempfile, runpy, fastnn as fnn
+        >>> net = fnn.Network([fnn.Dense(8, "relu"), fnn.Dense(2)], input_shape=(4,), seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     net.export_numpy(f"{folder}/policy.py")
+        ...     policy = runpy.run_path(f"{folder}/policy.py")
+        >>> x = np.ones((1, 4), np.float32)
+        >>> bool(abs(policy["predict"](x) - net.predict(x)).max() < 1e-6)
+        True
+        """
+        export.write_numpy(self, path, x)
+
+    def export_njit(self, path: str | os.PathLike[str], *, x: Any = None) -> None:
+        """Write the network as one Python file that needs numpy and numba, with ``predict(x)``.
+
+        Its code is the kernels of the layers; ``predict`` can be called from other compiled code.
+
+        Parameters
+        ----------
+        path, x
+            As in `export_numpy`, and so are the errors.
+        """
+        export.write_njit(self, path, x)
 
     def summary(self) -> None:
         """Print the layers with their output widths and numbers of parameters.

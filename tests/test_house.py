@@ -31,7 +31,7 @@ ALLOWED = {
     "fastnn": {"numpy", "fastnn"},
     "kernels": {"numpy", *COMPILER},
 }
-EXTRAS = {"matplotlib", "tqdm"}
+EXTRAS = {"matplotlib", "tqdm", "h5py"}
 
 
 def files(folder):

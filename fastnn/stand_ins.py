@@ -1,0 +1,68 @@
+"""What an exported njit file has in place of kernels and parts that need more than numba.
+
+Elementary functions by libm instead of polynomials, arrays instead of typed pointers, the matrix
+product as three loops. Their source is copied into the file by `fastnn.export.write_njit`; a
+function here takes the place of the one of the same name.
+"""
+
+# mypy: disallow-untyped-defs=False
+
+import math
+
+import numpy as np
+
+
+def exp_value(x):
+    """``e^x`` of a number."""
+    return math.exp(x)
+
+
+def expm1_value(x):
+    """``e^x - 1`` of a number, precise near 0."""
+    return math.expm1(x)
+
+
+def log1p_value(x):
+    """``log(1 + x)`` of a number, precise near 0."""
+    return math.log1p(x)
+
+
+def sigmoid_value(x):
+    """``1 / (1 + e^-x)`` of a number."""
+    one, e = type(x)(1), math.exp(-abs(x))
+    return (e if x < 0 else one) / (one + e)
+
+
+def tanh_value(x):
+    """``tanh x`` of a number."""
+    return math.tanh(x)
+
+
+def normal_value(x):
+    """Distribution and density at x of the normal distribution."""
+    wide = np.float64(x)
+    density = math.exp(-wide * wide / 2) * 0.3989422804014327
+    return type(x)(0.5 * math.erfc(-wide * 0.7071067811865476)), type(x)(density)
+
+
+def pointer(array):
+    """The array, as one row of numbers."""
+    return array.reshape(-1)
+
+
+def vector(array, offset, size):
+    """View of ``size`` numbers from ``array[offset]`` on."""
+    return array[offset : offset + size]
+
+
+def dense_forward(x, weight, bias, alpha, out):
+    """``out = x @ weight + bias``, times ``alpha`` where it is not above 0."""
+    slope = x.dtype.type(alpha)
+    for b in range(x.shape[0]):
+        for o in range(out.shape[1]):
+            out[b, o] = bias[o]
+        for i in range(x.shape[1]):
+            for o in range(out.shape[1]):
+                out[b, o] += x[b, i] * weight[i, o]
+        for o in range(out.shape[1]):
+            out[b, o] = slope * out[b, o] if out[b, o] <= 0 else out[b, o]
