@@ -57,6 +57,12 @@ of both books, and mistakes to avoid. Without a name, list the names.
 """
 
 
+EXPORT = """\
+Write a network, as Network.save has written it, as source code: a C header where
+FILE ends in .h, Python that needs numpy alone where it ends in .py.
+"""
+
+
 class Parser(argparse.ArgumentParser):
     """Errors are one line, without the usage."""
 
@@ -120,6 +126,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     explain.add_argument("name", metavar="NAME", nargs="?", help="what to explain")
+    export = commands.add_parser(
+        "export",
+        help="write a network as a C header or a Python file",
+        description=EXPORT,
+        epilog="examples:\n  fastnn export net.safetensors net.h\n"
+        "  fastnn export net.safetensors net.py --njit",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    export.add_argument("network", metavar="NETWORK", help="a file of Network.save")
+    export.add_argument("file", metavar="FILE", help="where the source goes: .h or .py")
+    export.add_argument("--name", metavar="NAME", help=".h: what names begin with (default: FILE)")
+    export.add_argument("--njit", action="store_true", help=".py: compiled by numba")
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         chosen = commands.choices.get(arguments.command, parser)
@@ -191,6 +210,29 @@ def explain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """Write source code; the exit code."""
+    from fastnn import load
+
+    header = arguments.file.endswith(".h")
+    try:
+        if not header and not arguments.file.endswith(".py"):
+            raise ValueError(f"FILE must end in .h or .py, got {arguments.file!r}")
+        if arguments.njit if header else arguments.name is not None:
+            raise ValueError("--name goes with .h, --njit with .py")
+        net = load(arguments.network)
+        if header:
+            net.export_c(arguments.file, name=arguments.name)
+        elif arguments.njit:
+            net.export_njit(arguments.file)
+        else:
+            net.export_numpy(arguments.file)
+    except (ValueError, OSError) as error:
+        print(f"fastnn export: error: {error}", file=sys.stderr)
+        return WRONG
+    return 0
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo that the arguments ask for; the exit code."""
     from fastnn import DivergenceError, demo
@@ -233,7 +275,7 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-COMMANDS = {"demo": run, "warmup": warm, "explain": explain}
+COMMANDS = {"demo": run, "warmup": warm, "explain": explain, "export": export}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -332,3 +332,23 @@ def test_an_op_without_a_text_is_named(tmp_path, monkeypatch):
     monkeypatch.delitem(export_c.C, "dense")
     with pytest.raises(NotImplementedError, match="no text for dense; it has elu"):
         small().export_c(tmp_path / "net.h")
+
+
+def test_the_command(tmp_path, capsys):
+    from fastnn.cli import main
+
+    net, file = small(backend="numpy"), str(tmp_path / "net.safetensors")
+    net.save(file)
+    for name, options in (("net.h", []), ("net.py", []), ("net.py", ["--njit"])):
+        assert main(["export", file, str(tmp_path / name), *options]) == 0
+        assert "predict(" in (tmp_path / name).read_text()
+    for wrong, message in (
+        ([file, "net.c"], "FILE must end in .h or .py, got 'net.c'"),
+        ([file, "net.h", "--njit"], "--name goes with .h, --njit with .py"),
+        ([file, "net.h", "--name", "2d"], "name must begin with a letter"),
+        ([str(tmp_path / "net.py"), "net.h"], "'net.py'"),
+        ([str(tmp_path / "none"), "net.h"], "No such file"),
+    ):
+        assert main(["export", *wrong]) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
