@@ -131,7 +131,6 @@ def _pull(net: Any, x: np.ndarray, grad_out: np.ndarray) -> np.ndarray:
     work[: x.size] = (x * scale + offset).ravel()
     reference.forward(plan.rows, batch, PREDICT)
     grad_work[plan.out * n :][: grad_out.size] = grad_out.ravel()
-    for row in plan.rows[::-1]:
-        if row.when & PREDICT:
-            reference.run("backward", row, batch)
+    ops = plan.rows[plan.rows.when & PREDICT > 0]
+    reference.make(reference.parts("backward", ops[::-1], batch))
     return grad_work[: x.size].reshape(x.shape) * scale

@@ -1228,10 +1228,8 @@ class Network:
         >>> import ctypes, fastnn as fnn
         >>> net = fnn.Network([fnn.Dense(2)], input_shape=(3,), seed=0)
         >>> f, x, out = net.cfunc(), (ctypes.c_double * 3)(1, 1, 1), (ctypes.c_double * 2)()
-        >>> f.ctypes(x, 3, out, f.user_data)
-        1
-        >>> [*out] == [*net([1, 1, 1])]
-        True
+        >>> f.ctypes(x, 3, out, f.user_data), [*out] == [*net([1, 1, 1])]
+        (1, True)
         """
         return desk.CFunction(self, signature)
 
