@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import desk, fitting, reference, sources
+from fastnn._check import numbers
 from fastnn.dual import Dual
 from fastnn.kernels import desk as kernels
 from fastnn.kernels._kernel import JIT, KERNELS
@@ -27,7 +28,7 @@ def vjp(net: Any, x: Any, grad_out: Any) -> np.ndarray:
     """As `Network.vjp`."""
     rows, shape = _rows(net, x)
     wanted = (*shape[: len(shape) - 1], net.plan.fan_out)
-    grads = sources._plain("grad_out", grad_out)
+    grads = numbers("grad_out", grad_out)
     if grads.shape != wanted:
         raise ValueError(f"grad_out must have shape {wanted}, got {grads.shape}")
     grads = np.ascontiguousarray(grads, net.dtype).reshape(len(rows), -1)
@@ -59,7 +60,7 @@ def jacobian(net: Any, x: Any) -> np.ndarray:
 def jvp(net: Any, x: Any, v: Any) -> np.ndarray:
     """As `Network.jvp`."""
     rows, shape = _rows(net, x)
-    along = sources._plain("v", v)
+    along = numbers("v", v)
     if along.shape != shape:
         raise ValueError(f"v must have the shape of x, {shape}, got {along.shape}")
     plan, n = net.plan, len(rows)
@@ -76,7 +77,7 @@ def hessian_vector_product(net: Any, x: Any, y: Any, v: Any) -> np.ndarray:
     """As `Network.hessian_vector_product`."""
     plan = net.plan
     plan.follow(net.layers)
-    along = sources._plain("v", v)
+    along = numbers("v", v)
     if along.shape != net.params.shape:
         raise ValueError(f"v must have the shape of params, {net.params.shape}, got {along.shape}")
     x, y = desk.rows_of(net, x, y)
