@@ -6,6 +6,7 @@
     python -m benches.readme            the figures of both into the README
     python -m benches.size              cost against size
     python -m benches.whole             the books' runs from end to end
+    python -m benches.njit              a network in the user's compiled code, against one by hand
     python -m benches.bench_gemm        the matrix product against numpy's BLAS
     pytest benches --benchmark-enable   every kernel against its numpy reference; every workload
 

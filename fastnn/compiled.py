@@ -39,7 +39,7 @@ LOCKED = JIT and getattr(sys, "_is_gil_enabled", lambda: True)()
 _GATHER = {"gather_rows": gather.numbers, "gather_labels": gather.labels}
 # Compiled code never warns; without the compiler the same code would.
 quiet = np.errstate(all="ignore")
-_UPDATES = [update for update, _ in RULES.values()]
+UPDATES = [update for update, _ in RULES.values()]
 
 
 def addressed(plan: Plan, metric: str, weighted: bool, dtype: np.dtype, mode: int) -> np.ndarray:
@@ -148,7 +148,7 @@ def train(
     Parameters that are not finite are found here, once for all batches of a call.
     """
     rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
-    rule.update = address(_UPDATES[rule.kind[0]], buffers.params.dtype, rule.dtype)
+    rule.update = address(UPDATES[rule.kind[0]], buffers.params.dtype, rule.dtype)
     done = together(
         threads, run.train, rows, rule, rule.repeat(threads), table, terms, buffers, capacity,
         plan.first, parts_of(plan), order, starts, stops, rates, losses, metrics, penalties,
@@ -229,3 +229,10 @@ class Few:
             return None
         out = np.empty((rows, self.fan_out), self.dtype)
         return out if run.predict_few(self.desk, x, out) else None
+
+    def row(self, x: np.ndarray) -> np.ndarray | None:
+        """Outputs (fan_out,) for a single row, or None."""
+        if x.shape != self.fan_in or x.dtype is not self.dtype or not x.flags.carray:
+            return None
+        out = np.empty(self.fan_out, self.dtype)
+        return out if run.predict_few(self.desk, x[None], out[None]) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import fastnn as fnn
-from fastnn.kernels import _cache, gather
+from fastnn.kernels import _cache, desk, gather
 from fastnn.kernels._op import OPS, RULE, address, source_dtype
 from fastnn.kernels.optimizers import RULES
 
@@ -45,6 +45,8 @@ def steps(dtypes: Iterable[str]) -> Iterator[tuple[str, Callable[[], object]]]:
             for kind in kinds:
                 record = source_dtype(np.dtype(kind))
                 yield f"{name} data of {kind}", partial(address, function, dtype, record)
+        for function in (desk.look, desk.back, desk.learn):
+            yield f"{name} in compiled code", partial(address, function, dtype, desk.DESK)
         yield f"{name} the rest", partial(_use, name)
 
 

@@ -137,6 +137,15 @@ def part(
     return dispatcher
 
 
+def c_code(function: Callable, signature: Any) -> CFunc:
+    """Compile a function that C can call, or load it."""
+    options = {"fastmath": set(FASTMATH), **OPTIONS}
+    code = CFunc(function, (signature.args, signature.return_type), {}, options)
+    code._cache = KernelCache(function)
+    code.compile()
+    return code
+
+
 def on_its_own(name: str, function: Callable, signature: Any) -> None:
     """Give a function code of its own, that others call by a symbol and do not hold.
 
@@ -146,10 +155,7 @@ def on_its_own(name: str, function: Callable, signature: Any) -> None:
 
     @cache
     def compile_it() -> CFunc:
-        options = {"fastmath": set(FASTMATH), **OPTIONS}
-        code = CFunc(function, (signature.args, signature.return_type), {}, options)
-        code._cache = KernelCache(function)
-        code.compile()
+        code = c_code(function, signature)
         llvmlite.binding.add_symbol(name, code.address)
         return code  # which must stay alive
 

@@ -46,7 +46,7 @@ def at_address(address: int, shape: tuple, strides: tuple, dtype: np.dtype) -> n
     return np.asarray(Memory())
 
 
-def _borrowed(context, builder, array_type, data, shape, strides):
+def borrowed(context, builder, array_type, data, shape, strides):
     """An array struct over memory that it does not own."""
     array = context.make_array(array_type)(context, builder)
     itemsize = context.get_constant(
@@ -87,7 +87,7 @@ if JIT:
 
         def generate(context, builder, signature, args):
             data = builder.gep(args[0], [args[1]])
-            return _borrowed(context, builder, signature.return_type, data, [args[2]], None)
+            return borrowed(context, builder, signature.return_type, data, [args[2]], None)
 
         return types.Array(base.dtype, 1, "C")(base, types.intp, types.intp), generate
 
@@ -97,7 +97,7 @@ if JIT:
 
         def generate(context, builder, signature, args):
             data = builder.gep(args[0], [args[1]])
-            return _borrowed(context, builder, signature.return_type, data, [*args[2:]], None)
+            return borrowed(context, builder, signature.return_type, data, [*args[2:]], None)
 
         return types.Array(base.dtype, 2, "C")(base, types.intp, types.intp, types.intp), generate
 
@@ -107,7 +107,7 @@ if JIT:
 
         def generate(context, builder, signature, args):
             data = builder.gep(args[0], [args[1]])
-            return _borrowed(context, builder, signature.return_type, data, [*args[2:]], None)
+            return borrowed(context, builder, signature.return_type, data, [*args[2:]], None)
 
         return types.Array(base.dtype, 3, "C")(base, *[types.intp] * 4), generate
 
@@ -118,7 +118,7 @@ if JIT:
         def generate(context, builder, signature, args):
             array_type = signature.return_type
             data = builder.inttoptr(args[0], context.get_data_type(array_type.dtype).as_pointer())
-            return _borrowed(context, builder, array_type, data, [*args[2:4]], [*args[4:6]])
+            return borrowed(context, builder, array_type, data, [*args[2:4]], [*args[4:6]])
 
         result = types.Array(item, 2, "A", readonly=True)
         return result(types.intp, item, *[types.intp] * 4), generate

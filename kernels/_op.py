@@ -23,8 +23,7 @@ import numpy as np
 from numba import types
 from numba.core.ccallback import CFunc
 
-from ._cache import KernelCache
-from ._kernel import FASTMATH, JIT, OPTIONS, part
+from ._kernel import JIT, c_code, part
 from ._memory import FUNCTIONS, matrix, vector
 
 PREDICT, TRAIN, EVALUATE = 1, 2, 4
@@ -202,11 +201,7 @@ def address(function: Callable, dtype: np.dtype, record: np.dtype = OP) -> int:
     signature = types.void(
         numba.from_dtype(record), net_type(numba.from_dtype(dtype)), types.intp, types.intp
     )
-    callback = CFunc(
-        function, (signature.args, types.void), {}, {"fastmath": set(FASTMATH), **OPTIONS}
-    )
-    callback._cache = KernelCache(function)
-    callback.compile()
+    callback = c_code(function, signature)
     COMPILED.append(callback)
     return callback.address
 

@@ -42,6 +42,7 @@ def _machine() -> tuple[int, int]:
 VECTOR_BITS, REGISTERS = _machine()
 MASKS_ARE_FREE = VECTOR_BITS == 512  # each instruction of AVX-512 can take one
 VECTORS = 2  # width of a full tile
+LONG, LONGER = 4, 8  # widths of the tiles of a single row
 # Sums fill the registers but for the vectors of b and a broadcast number.
 HEIGHTS = (12, 8, 4, 2, 1) if REGISTERS == 32 else (6, 4, 3, 2, 1)
 ROWS = HEIGHTS[0]
@@ -286,6 +287,30 @@ if JIT:
 
         return types.intp(base), generate
 
+    def _row_tile(vectors):
+        @intrinsic
+        def row_tile(typing, k, a, a_k, b, b_k, start, out, slope, mask):
+            """``out = start + a @ b`` for a single row and so many full vectors of columns.
+
+            Where a step waits for the one before it, a row of two vectors is all waiting.
+            """
+            element = a.dtype
+
+            def generate(context, builder, signature, args):
+                k, a, a_k, b, b_k, start, out, slope, mask = args
+                kind, none = context.get_data_type(element), ir.Constant(k.type, 0)
+                tile = a, none, a_k, b, b_k, start, none, out, none, slope, mask, k, none
+                count = lanes(element.bitwidth // 8)
+                _emit_tile(builder, kind, count, 1, vectors, False, tile)
+                return context.get_dummy_value()
+
+            sizes = (types.intp, a, types.intp, b, types.intp, start, out, element, mask)
+            return types.void(*sizes), generate
+
+        return row_tile
+
+    long_tile, longer_tile = _row_tile(LONG), _row_tile(LONGER)
+
     @intrinsic
     def panel(
         typing, m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, columns
@@ -361,3 +386,12 @@ else:
         if slope != 1:
             below = view(mask, (m, columns), (out_row, 1)) <= 0
             target[...] = np.where(below, slope * target, target)
+
+    def _row_tile(vectors):
+        def row_tile(k, a, a_k, b, b_k, start, out, slope, mask):
+            columns = vectors * width_of(a)
+            panel(1, k, a, 0, a_k, b, b_k, start, 0, out, 0, slope, mask, columns)
+
+        return row_tile
+
+    long_tile, longer_tile = _row_tile(LONG), _row_tile(LONGER)

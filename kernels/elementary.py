@@ -435,9 +435,12 @@ def normal_value(x):
     return beyond if x < number(0) else one - beyond, e * number(0.3989422804014327)
 
 
+normal_cdf = np.frompyfunc(lambda z: math.erfc(-z * math.sqrt(0.5)) / 2, 1, 1)
+
+
 def normal_reference(x):
     """Phi(x), by the complement of the error function."""
-    return np.vectorize(lambda z: math.erfc(-z * math.sqrt(0.5)) / 2, otypes=[float])(x)
+    return normal_cdf(x).astype(float)
 
 
 @kernel("x(n) out(n) -> out", reference=normal_reference)

@@ -41,7 +41,7 @@ def embedding_forward(x, weight, out):
 
 
 def embedding_gradient_reference(grad_out, x, grad_weight):
-    result = np.zeros(grad_weight.shape, grad_out.dtype)
+    result = np.zeros_like(grad_weight)
     np.add.at(result, x.astype(int), grad_out)
     return result
 

@@ -26,17 +26,31 @@ from numba.extending import intrinsic
 from ._cache import SYMBOLS
 from ._kernel import JIT, kernel, on_its_own, part
 from ._memory import matrix, pointer, shifted, vector
-from ._tile import ROWS, VECTOR_BITS, VECTORS, copy_panel_row, lanes, panel, transpose, width_of
+from ._tile import (
+    LONG,
+    LONGER,
+    ROWS,
+    VECTOR_BITS,
+    VECTORS,
+    copy_panel_row,
+    lanes,
+    long_tile,
+    longer_tile,
+    panel,
+    transpose,
+    width_of,
+)
 
 VECTOR_BYTES = VECTOR_BITS // 8
 BLOCK_K = 256  # a packed panel of 256 x 32 float32 is 32 KiB
 BLOCK_N = 512
 BLOCK_M = 4 * ROWS
 STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
-ZEROS = VECTORS * lanes(4)  # as many as the widest tile has columns
+ZEROS = LONGER * lanes(4)  # as many as the widest tile has columns
 PACKED_B, PACKED_A = (BLOCK_K + 1) * BLOCK_N, STRIDE_A * BLOCK_M
 SPARE = 1 << 15  # numbers that a caller may keep beside the product's own
 SCRATCH = PACKED_B + PACKED_A + SPARE + ZEROS  # numbers that one product may need
+FEW_ROWS = ROWS  # products ``x @ weight`` of fewer rows pack nothing and touch only its zeros
 # Strides. Not literals, for each of which numba would compile the function that takes them anew.
 NONE, UNIT, FAR, WIDE = (np.int64(stride) for stride in (0, 1, STRIDE_A, BLOCK_M))
 STRAIGHT = np.float32(1)  # the slope that leaves every number as it is
@@ -99,6 +113,30 @@ def _pack_transposed(rows, columns, source, stride, packed, width, spare):
             copy[i, j] = 0
 
 
+@part
+def _row(n, k, a, a_k, b, b_k, start, start_column, out, slope, mask):
+    """A single row: nothing is copied, and tiles are as wide as registers allow."""
+    width, done = width_of(a), 0
+    while n - done >= LONG * width:
+        if n - done >= LONGER * width:
+            longer_tile(
+                k, a, a_k, shifted(b, done), b_k, shifted(start, done * start_column),
+                shifted(out, done), slope, shifted(mask, done),
+            )  # fmt: skip
+            done += LONGER * width
+        else:
+            long_tile(
+                k, a, a_k, shifted(b, done), b_k, shifted(start, done * start_column),
+                shifted(out, done), slope, shifted(mask, done),
+            )  # fmt: skip
+            done += LONG * width
+    for j in range(done, n, VECTORS * width):
+        _panel(
+            1, k, a, NONE, a_k, shifted(b, j), b_k, shifted(start, j * start_column), NONE,
+            shifted(out, j), NONE, slope, shifted(mask, j), min(VECTORS * width, n - j),
+        )  # fmt: skip
+
+
 def product(
     m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column, out, out_row,
     slope, mask, scratch,
@@ -117,6 +155,9 @@ def product(
     pack_b = b_column != 1 or (m >= 4 * ROWS and large)
     pack_a = k > 64 and m >= ROWS and n > (16 * full if a_k == 1 else 2 * full)
     packed_a = shifted(scratch, PACKED_B)
+    if m == 1 and b_column == 1:
+        _row(n, k, a, a_k, b, b_k, start, start_column, out, slope, mask)
+        return
     for k0 in range(0, k, BLOCK_K):
         steps = min(BLOCK_K, k - k0)
         slope_now = slope if k0 + steps >= k else STRAIGHT

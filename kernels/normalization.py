@@ -227,7 +227,34 @@ def running_norm(op, net, lo, hi):
     )
 
 
-op("running_norm", "layer", forward=running_norm)
+@kernel(
+    "grad_out(batch,fan_in) weight(fan_in) epsilon() running_var(fan_in) grad_x(batch,fan_in)"
+    " -> grad_x",
+    reference=lambda grad_out, weight, epsilon, running_var: (
+        grad_out / np.sqrt(running_var + epsilon) * weight
+    ),
+    sample=all_columns,
+)
+def running_norm_backward(grad_out, weight, epsilon, running_var, grad_x):
+    """``grad_x = grad_out * weight / sqrt(running_var + epsilon)``."""
+    one, small = grad_out.dtype.type(1), grad_out.dtype.type(epsilon)
+    for b in range(grad_x.shape[0]):
+        for c in range(grad_x.shape[1]):
+            grad_x[b, c] = grad_out[b, c] * (weight[c] * (one / np.sqrt(running_var[c] + small)))
+
+
+def running_norm_back(op, net, lo, hi):
+    """Backward."""
+    running_norm_backward(
+        rows(net, net.grad_work, op.out, op.fan_out, lo, hi),
+        vector(net.params, op.weight, op.fan_in),
+        op.epsilon,
+        vector(net.params, op.running_var, op.fan_in),
+        rows(net, net.grad_work, op.x, op.fan_in, lo, hi),
+    )
+
+
+op("running_norm", "layer", forward=running_norm, backward=running_norm_back)
 
 
 # layer_norm: each row for itself

@@ -227,6 +227,38 @@ def adjust(plan, terms, factors, rule, net, parts, meeting, seat, members):
         over_weights(RESCALE, plan, terms, factors, rule, net, parts, seat, members)
 
 
+@part
+def first_phase(plan, sources, net, first, size, parts, meeting, seat, members):
+    """Rows forward and backward, in parts where there are enough of them; how many parts."""
+    cut = min(parts, net.batch // PART)
+    if cut > 1:
+        parts_pass(plan, sources, net, first, size, cut, meeting, seat, members)
+    else:
+        lo, hi = share(net.batch, GRAIN, seat, members)
+        rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members)
+    meet(meeting, members)
+    return cut
+
+
+@part
+def second_phase(plan, terms, factors, rule, net, size, cut, meeting, seat, members):
+    """Gradients of the weights, what is done to them, and the update."""
+    if cut > 1:
+        lo, hi = share(size, LINE, seat, members)
+        add_parts(net, size, cut, lo, hi)
+    else:
+        weights_pass(plan, net, seat, members)
+    if terms.size > 0:
+        adjust(plan, terms, factors, rule, net, cut, meeting, seat, members)
+    over_weights(UPDATE, plan, terms, factors, rule, net, cut, seat, members)
+    meet(meeting, members)
+    if terms.size > 0:
+        constrain(terms, net, GRAIN, seat, members)
+        meet(meeting, members)
+    if rule.ema >= 0:  # nobody moves a weight before the next meeting
+        over_weights(AVERAGE, plan, terms, factors, rule, net, cut, seat, members)
+
+
 @compiled
 def gradients(plan, rule, sources, terms, buffers, capacity, order, team, seat):
     """Gradients of one batch of the rows ``order``, down to the input."""
@@ -270,13 +302,7 @@ def train(
         net = bind(buffers, order, starts[i], stops[i], capacity, seat, 0, key, 1)
         if seat == 0 and terms.size > 0:
             penalties[i] = penalty(terms, net) * net.batch
-        cut = min(parts, net.batch // PART)
-        if cut > 1:
-            parts_pass(plan, sources, net, first, size, cut, meeting, seat, members)
-        else:
-            lo, hi = share(net.batch, GRAIN, seat, members)
-            rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members)
-        meet(meeting, members)
+        cut = first_phase(plan, sources, net, first, size, parts, meeting, seat, members)
         loss, metric = scores(plan, net)
         if seat == 0:
             losses[i], metrics[i] = loss, metric
@@ -284,20 +310,7 @@ def train(
             return i
         mine.step += 1
         mine.learning_rate = rates[i]
-        if cut > 1:
-            lo, hi = share(size, LINE, seat, members)
-            add_parts(net, size, cut, lo, hi)
-        else:
-            weights_pass(plan, net, seat, members)
-        if terms.size > 0:
-            adjust(plan, terms, factors, mine, net, cut, meeting, seat, members)
-        over_weights(UPDATE, plan, terms, factors, mine, net, cut, seat, members)
-        meet(meeting, members)
-        if terms.size > 0:
-            constrain(terms, net, GRAIN, seat, members)
-            meet(meeting, members)
-        if mine.ema >= 0:  # nobody moves a weight before the next meeting
-            over_weights(AVERAGE, plan, terms, factors, mine, net, cut, seat, members)
+        second_phase(plan, terms, factors, mine, net, size, cut, meeting, seat, members)
     return starts.size
 
 

@@ -31,7 +31,7 @@ ALLOWED = {
     "fastnn": {"numpy", "fastnn"},
     "kernels": {"numpy", *COMPILER},
 }
-EXTRAS = {"matplotlib", "tqdm", "h5py"}
+EXTRAS = {"matplotlib", "tqdm", "h5py", "scipy"}
 
 
 def files(folder):
@@ -64,7 +64,7 @@ def test_arrows_point_one_way(path):
 
 def test_layers_of_kernels_do_not_know_the_interpreter():
     for path in files("kernels"):
-        if path.stem not in ("run", "__init__"):
+        if path.stem not in ("run", "desk", "__init__"):
             assert ".run" not in set(imports(path, top_level_only=False)), path.name
 
 

@@ -141,7 +141,7 @@ def test_products_longer_than_a_block(name, dtype):
 def test_a_row_of_a_product_has_the_same_bits_alone(dtype):
     rng = np.random.default_rng(0)
     scratch = np.empty(SCRATCH, dtype)
-    for m, k, n in [(13, 5, 3), (67, 300, 33), (130, 513, 70), (25, 64, 1)]:
+    for m, k, n in [(13, 5, 3), (67, 300, 33), (130, 513, 70), (25, 64, 1), (9, 40, 300)]:
         a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
         whole, alone = np.empty((m, n), dtype), np.empty((1, n), dtype)
         KERNELS["matmul"].run(a, b, scratch, whole)

@@ -249,7 +249,7 @@ def test_pieces_of_rows_and_weights_add_up_to_the_same_bits(name, optimizer):
         net._follow_optimizer()
         net._rule.learning_rate = 0.01
         net._rule.update = _op.address(
-            compiled._UPDATES[net._rule.kind[0]], net.dtype, net._rule.dtype
+            compiled.UPDATES[net._rule.kind[0]], net.dtype, net._rule.dtype
         )
         ops = compiled.addressed(plan, "", False, net.dtype, TRAIN)
         table = compiled.records(pair, net.dtype)
