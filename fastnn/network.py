@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -13,11 +13,7 @@ import numpy as np
 from fastnn import (
     _threads,
     compiled,
-    derivatives,
     desk,
-    export,
-    export_c,
-    files,
     fitting,
     inside,
     lbfgs,
@@ -25,11 +21,12 @@ from fastnn import (
     metrics,
     optimizers,
     reference,
-    saving,
     sources,
     training,
 )
-from fastnn._check import got, one_of, parameter, shown, whole
+from fastnn._check import got, one_of, parameter, whole
+from fastnn._in_compiled_code import InCompiledCode
+from fastnn._in_files import InFiles
 from fastnn._turns import Turns
 from fastnn.kernels._op import RULE, Buffers
 from fastnn.kernels.gemm import SCRATCH
@@ -48,7 +45,7 @@ _CLIPS = ("clip_value", "clip_norm", "global_clip_norm")
 _BLOCK = 256  # rows that go through the network together where nothing is learnt
 
 
-class Network:
+class Network(InFiles, InCompiledCode):
     """A chain of layers with a loss and an optimizer.
 
     Parameters
@@ -321,173 +318,6 @@ class Network:
     def unfinished(self) -> bool:
         """Whether a training was interrupted."""
         return self._progress is not None and self._progress.unfinished
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters by name: ``"0.weight"``, ``"0.bias"``, ...
-
-        Names are PyTorch's; a weight is (fan_in, fan_out), where PyTorch has (fan_out, fan_in).
-        """
-        return {p.title: p.of(self.params).copy() for p in self.plan.parameters}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over parameters; all of them or, where something does not fit, none.
-
-        Parameters
-        ----------
-        state : mapping of str to array
-            As `state_dict` gives them.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where a name is missing or unknown, or an array has another shape.
-        """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state must be a mapping of names to arrays, {got(state)}")
-        wanted = {p.title: p for p in self.plan.parameters}
-        missing = [name for name in wanted if name not in state]
-        unknown = [name for name in state if name not in wanted]
-        if missing or unknown:
-            raise ValueError(
-                f"the state must have the names of state_dict(); missing: {_listed(missing)}; "
-                f"unknown: {_listed(unknown)}"
-            )
-        params = self.params.copy()
-        for name, place in wanted.items():
-            place.of(params)[...] = parameter(name, state[name], place.shape, self.dtype)
-        self.params = params
-
-    def save_weights(self, path: str | os.PathLike[str]) -> None:
-        """Write all parameters to a safetensors file, whole or not at all; see `fastnn.files`.
-
-        Examples
-        --------
-        >>> import tempfile, fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(2)], input_shape=(3,), seed=0)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     net.save_weights(f"{folder}/net.safetensors")
-        ...     twin = fnn.Network([fnn.Dense(2)], input_shape=(3,), seed=1)
-        ...     twin.load_weights(f"{folder}/net.safetensors")
-        >>> bool((net.params == twin.params).all())
-        True
-        """
-        files.write(path, self.state_dict(), {"format": "np", "fastnn_format": "1"})
-
-    def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Take over the parameters of a file; all of them or, where something is wrong, none.
-
-        The file may hold a whole network.
-
-        Raises
-        ------
-        FormatError
-            Where the file is damaged or not of the safetensors format.
-        ValueError
-            Where it is another network's.
-        """
-        arrays, metadata = files.read(path)
-        if "network" in metadata:  # a whole network: numbers are layers, names something else
-            arrays = {name: array for name, array in arrays.items() if name[0].isdigit()}
-        self.load_state_dict(arrays)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the whole network to a safetensors file, whole or not at all: see `fastnn.files`.
-
-        Architecture, parameters, optimizer and its memory, random generators, history, classes,
-        and where `fit` was interrupted. `fastnn.load` reads it; initializers are left out.
-
-        Parameters
-        ----------
-        path : str or PathLike
-            The file; an old one is replaced.
-
-        Raises
-        ------
-        TypeError
-            Where a layer, schedule or a callback's memory is of a kind that no file can hold.
-        OSError
-            Where the system cannot write; an old file is as it was.
-        """
-        saving.save(self, path)
-
-    def export_c(
-        self, path: str | os.PathLike[str], *, name: str | None = None, x: Any = None
-    ) -> None:
-        """Write the network as one header of C99 or C++, which needs ``math.h`` alone.
-
-        ``name_predict(x, out)`` computes one sample. Nothing is allocated, and nothing kept
-        between calls. With ``NAME_MAIN`` defined the header is a program that tests itself; its
-        first lines say how.
-
-        Parameters
-        ----------
-        path : str or PathLike
-            The header; an old one is replaced.
-        name : str, optional
-            What every name in it begins with, an identifier; by default the file's.
-        x : array (n, fan_in), optional
-            Rows of the test; by default three of random normal numbers.
-
-        Raises
-        ------
-        ValueError
-            Where ``name`` is no identifier, or a parameter or an output is not finite.
-        AttributeError
-            Where the network knows no input shape yet.
-
-        Notes
-        -----
-        Numbers are written so that every bit comes back. Dense layers that the C compiler gives
-        fused multiply-adds (``-O2 -march=native -ffp-contract=fast``) have the bits of `predict`;
-        exponentials and their kin are those of ``math.h`` and may differ in the last places.
-
-        Examples
-        --------
-        >>> import pathlib, tempfile, fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(8, "relu"), fnn.Dense(2)], input_shape=(4,), seed=0)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     header = pathlib.Path(folder, "policy.h")
-        ...     net.export_c(header)
-        ...     "void policy_predict(const float *x, float *out)" in header.read_text()
-        True
-        """
-        export_c.write_c(self, path, name, x)
-
-    def export_numpy(self, path: str | os.PathLike[str], *, x: Any = None) -> None:
-        """Write the network as one Python file that needs numpy alone, with ``predict(x)``.
-
-        Its code is the formulas of the layers, as `fastnn.explain` shows them. As a program it
-        tests itself.
-
-        Parameters
-        ----------
-        path, x
-            As in `export_c`, and so are the errors.
-
-        Examples
-        --------
-        >>> import tempfile, runpy, fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(8, "relu"), fnn.Dense(2)], input_shape=(4,), seed=0)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     net.export_numpy(f"{folder}/policy.py")
-        ...     policy = runpy.run_path(f"{folder}/policy.py")
-        >>> x = np.ones((1, 4), np.float32)
-        >>> bool(abs(policy["predict"](x) - net.predict(x)).max() < 1e-6)
-        True
-        """
-        export.write_numpy(self, path, x)
-
-    def export_njit(self, path: str | os.PathLike[str], *, x: Any = None) -> None:
-        """Write the network as one Python file that needs numpy and numba, with ``predict(x)``.
-
-        Its code is the kernels of the layers; ``predict`` can be called from other compiled code.
-
-        Parameters
-        ----------
-        path, x
-            As in `export_numpy`, and so are the errors.
-        """
-        export.write_njit(self, path, x)
 
     def summary(self) -> None:
         """Print the layers with their output widths and numbers of parameters.
@@ -1056,339 +886,6 @@ class Network:
         loss = losses.mean(dtype=np.float64) + reference.penalty(terms, buffers)
         return float(loss), result
 
-    # -- inside the user's own compiled code: see fastnn.kernels.desk ------
-
-    @property
-    def _numba_type_(self) -> Any:
-        """What numba takes the network for."""
-        return desk.type_of(self.dtype)
-
-    @property
-    def _numba_desk_(self) -> int:
-        """What compiled code knows the network by."""
-        return desk.desk_of(self).address
-
-    def __call__(self, x: Any) -> np.ndarray:
-        """Output for one row or for many, here and inside your own ``@njit`` functions.
-
-        A function that numba compiles takes a network as it takes an array. It is compiled once
-        for all networks of a dtype, may be kept with ``cache=True``, and sees every change of
-        the parameters. Calls in several threads do not disturb each other.
-
-        Parameters
-        ----------
-        x : array (fan_in,) or (n, fan_in)
-            One row, or a batch; or in the shape that samples have. In compiled code real numbers
-            of any dtype and strides, always flat, and not looked at: what is not finite goes
-            through the network.
-
-        Returns
-        -------
-        array (fan_out,) or (n, fan_out), the network's dtype
-            The bits of `predict`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where ``x`` does not fit; in compiled code ValueError for a row of another length,
-            and numba's TypingError for what is no array of one or two dimensions.
-
-        Examples
-        --------
-        >>> import numpy as np, fastnn as fnn
-        >>> from numba import njit
-        >>> @njit
-        ... def rollout(policy, state):
-        ...     for _ in range(100):
-        ...         state = 0.9 * state + policy(state)
-        ...     return state
-        >>> net = fnn.Network([fnn.Dense(16, "tanh"), fnn.Dense(3)], input_shape=(3,), seed=0)
-        >>> rollout(net, np.ones(3)).shape
-        (3,)
-        """
-        version = self._turns.version
-        if self._few is not None and type(x) is np.ndarray:
-            row = self._few.row(x)
-            if row is not None and self._turns.version == version and version % 2 == 0:
-                return row
-        return desk.call(self, x)
-
-    def scratch_size(self, rows: int = 1) -> int:
-        """Numbers that `predict_into` needs beside its output, for so many rows.
-
-        For few rows about as many as the network has neurons, from 12 or so on some hundred
-        thousand more, for the matrix products; more than 256 rows need no more than 256.
-
-        Examples
-        --------
-        >>> import fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(64, "relu"), fnn.Dense(2)], input_shape=(4,), seed=0)
-        >>> net.scratch_size() < 400
-        True
-        """
-        return desk.scratch_size(self, rows)
-
-    def predict_into(self, x: Any, out: np.ndarray, scratch: np.ndarray) -> None:
-        """Write what ``self(x)`` gives to ``out``; in compiled code nothing is allocated.
-
-        Parameters
-        ----------
-        x : array (fan_in,) or (n, fan_in)
-            One row, or a batch.
-        out : array (fan_out,) or (n, fan_out), the network's dtype, C-contiguous
-            Is overwritten.
-        scratch : array (net.scratch_size(n),) or larger, the network's dtype, C-contiguous
-            Is overwritten. One for each thread.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where one of them does not fit.
-
-        Examples
-        --------
-        >>> import numpy as np, fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(2)], input_shape=(3,), seed=0)
-        >>> out, scratch = np.empty(2, np.float32), np.empty(net.scratch_size(), np.float32)
-        >>> net.predict_into(np.ones(3), out, scratch)
-        >>> bool((out == net(np.ones(3))).all())
-        True
-        """
-        desk.predict_into(self, x, out, scratch)
-
-    def vjp(self, x: Any, grad_out: Any) -> np.ndarray:
-        """Gradient of ``sum(out * grad_out)`` with respect to ``x``, here and in compiled code.
-
-        Of what `predict` computes: nothing is dropped, running means stand still.
-
-        Parameters
-        ----------
-        x : array (fan_in,) or (n, fan_in)
-            One row, or a batch.
-        grad_out : array (fan_out,) or (n, fan_out)
-            What each output counts: the *v* of a vector-Jacobian product.
-
-        Returns
-        -------
-        array of the shape of ``x``, the network's dtype
-            With respect to ``x`` as it is given, before an `Input`'s scale.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where the shapes do not fit, or the network has a step or an `Embedding`, which have
-            no gradient.
-
-        Examples
-        --------
-        >>> import numpy as np, fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(2)], input_shape=(3,), seed=0)
-        >>> grad_x = net.vjp(np.ones(3), np.array([1.0, 0.0]))
-        >>> bool((grad_x == net.layers[0].weight[:, 0]).all())
-        True
-        """
-        return derivatives.vjp(self, x, grad_out)
-
-    def jacobian(self, x: Any) -> np.ndarray:
-        """Derivative of every output with respect to every input, here and in compiled code.
-
-        Parameters
-        ----------
-        x : array (fan_in,) or (n, fan_in)
-            One row, or a batch.
-
-        Returns
-        -------
-        array (fan_out, fan_in) or (n, fan_out, fan_in), the network's dtype
-            As of `vjp`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `vjp`.
-
-        Examples
-        --------
-        >>> import numpy as np, fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(2)], input_shape=(3,), seed=0)
-        >>> bool((net.jacobian(np.ones(3)) == net.layers[0].weight.T).all())
-        True
-        """
-        return derivatives.jacobian(self, x)
-
-    def jvp(self, x: Any, v: Any) -> np.ndarray:
-        """How the output changes as ``x`` moves along ``v``: the Jacobian times ``v``.
-
-        One forward pass of the numpy formulas with dual numbers, see `fastnn.dual`; exact.
-
-        Parameters
-        ----------
-        x, v : array (fan_in,) or (n, fan_in)
-            One row, or a batch, and a direction for each.
-
-        Returns
-        -------
-        array (fan_out,) or (n, fan_out), the network's dtype
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `vjp`.
-
-        Examples
-        --------
-        >>> import numpy as np, fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(2)], input_shape=(3,), seed=0)
-        >>> bool((net.jvp(np.ones(3), [1, 0, 0]) == net.layers[0].weight[0]).all())
-        True
-        """
-        return derivatives.jvp(self, x, v)
-
-    def hessian_vector_product(self, x: Any, y: Any, v: Any) -> np.ndarray:
-        """The Hessian of the loss, as `loss_and_gradient` has it, times ``v``.
-
-        How the gradient changes as the parameters move along ``v``, at the price of a few
-        gradients in numpy; exact. Rows and columns of what is not trained are zero.
-
-        Parameters
-        ----------
-        x, y : array
-            As in `loss_and_gradient`.
-        v : array (net.params.size,)
-            A direction, in the map of `params`.
-
-        Returns
-        -------
-        array (net.params.size,), the network's dtype
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where the data or ``v`` do not fit.
-
-        Examples
-        --------
-        >>> import numpy as np, fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(1)], input_shape=(1,), seed=0)
-        >>> x, y = np.array([[3.0]]), np.array([[1.0]])  # loss (3 w + b - 1)**2
-        >>> net.hessian_vector_product(x, y, [1, 0])
-        array([18.,  6.], dtype=float32)
-        """
-        return derivatives.hessian_vector_product(self, x, y, v)
-
-    def loss_and_gradient(self, x: Any, y: Any) -> tuple[float, np.ndarray]:
-        """Mean loss and its gradient as one flat array, here and in compiled code.
-
-        As `gradients`, for those who move `params` themselves: penalties are part of both, and
-        what is random in training is so here, as in the next step.
-
-        Parameters
-        ----------
-        x : array (fan_in,) or (n, fan_in)
-            One row, or a batch.
-        y : array (n, targets) or (n,); for one row (targets,) or a number
-            Targets or class labels, as in `fit`. Compiled code looks whether labels are
-            labels, but not whether probabilities are such.
-
-        Returns
-        -------
-        loss : float
-        gradient : array (net.params.size,)
-            In the map of `params`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where the data do not fit.
-
-        Examples
-        --------
-        >>> import numpy as np, fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(1)], input_shape=(2,), dtype="float64", seed=0)
-        >>> loss, gradient = net.loss_and_gradient(np.ones((3, 2)), np.zeros(3))
-        >>> bool(np.isclose(gradient[-1], 2 * net(np.ones(2))[0]))  # of the bias
-        True
-        """
-        return desk.loss_and_gradient(self, x, y)
-
-    def train_step(self, x: Any, y: Any) -> float:
-        """One step of the optimizer, all rows in one batch, here and in compiled code.
-
-        The step that `fit` or `train_on_batch` would take: they go on where it ends, with the
-        same bits. In compiled code nobody guards the network: one thread at a time may train
-        it, those that predict meanwhile see parameters in motion, and a loss that is not finite
-        is returned, not raised, and changes nothing. Schedules of the learning rate are known
-        for 32,768 steps or more from the start of the compiled call.
-
-        Parameters
-        ----------
-        x, y
-            As in `loss_and_gradient`.
-
-        Returns
-        -------
-        float
-            Loss before the step, penalties included.
-
-        Raises
-        ------
-        TypeError, ValueError, RuntimeError, DivergenceError
-            As `train_on_batch`; in compiled code ValueError and RuntimeError alone.
-
-        Examples
-        --------
-        >>> import numpy as np, fastnn as fnn
-        >>> from numba import njit
-        >>> @njit
-        ... def learn(net, x, y):
-        ...     for i in range(len(x)):
-        ...         loss = net.train_step(x[i], y[i])
-        ...     return loss
-        >>> net = fnn.Network([fnn.Dense(1)], input_shape=(1,), optimizer=fnn.SGD(0.1), seed=0)
-        >>> x = np.linspace(-1, 1, 200).reshape(-1, 1)
-        >>> bool(learn(net, x, 3 * x) < 1e-3)
-        True
-        """
-        return desk.train_step(self, x, y)
-
-    def cfunc(
-        self, signature: str = "int (double *, intptr_t, double *, void *)"
-    ) -> desk.CFunction:
-        """The network as a C function, for scipy's ``LowLevelCallable`` or any C library.
-
-        It predicts one row, may run in any thread, and sees every change of the parameters. One
-        compiled function serves all networks: its last argument, ``user_data``, says which.
-
-        Parameters
-        ----------
-        signature : str
-            ``int f(double *x, intptr_t n, double *out, void *user_data)`` writes the outputs for
-            the ``n`` inputs and returns 1, or 0 where there are not ``n`` inputs (of
-            `scipy.ndimage`, whose ``out`` has room for a network of one output). Or
-            ``"double (int, double *, void *)"``, which returns the single output, NaN where the
-            number is wrong (of `scipy.integrate`).
-
-        Returns
-        -------
-        CFunction
-            With ``address``, ``user_data``, ``ctypes`` and ``low_level_callable()``; the network
-            lives as long as it does.
-
-        Raises
-        ------
-        ValueError
-            For another signature, or where a single output is asked of a network of several.
-
-        Examples
-        --------
-        >>> import ctypes, fastnn as fnn
-        >>> net = fnn.Network([fnn.Dense(2)], input_shape=(3,), seed=0)
-        >>> f, x, out = net.cfunc(), (ctypes.c_double * 3)(1, 1, 1), (ctypes.c_double * 2)()
-        >>> f.ctypes(x, 3, out, f.user_data), [*out] == [*net([1, 1, 1])]
-        (1, True)
-        """
-        return desk.CFunction(self, signature)
-
 
 def _chain(layers: Any) -> list[Layer]:
     """The layers, each once, an Input only in front, something to compute behind it."""
@@ -1406,16 +903,6 @@ def _chain(layers: Any) -> list[Layer]:
     if all(isinstance(layer, Input) for layer in chain):
         raise ValueError("layers must hold at least one Dense or Activation, got none")
     return chain
-
-
-def _listed(names: list[str]) -> str:
-    """Names as an error shows them."""
-    more = ", ..." if len(names) > 5 else ""
-    return (
-        ", ".join(n if isinstance(n, str) and n.isprintable() else shown(n) for n in names[:5])
-        + more
-        or "none"
-    )
 
 
 def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
