@@ -1,6 +1,6 @@
 """A network inside the user's own compiled code, and derivatives: part of `fastnn.network`.
 
-What compiled code finds there stands in `fastnn.kernels.desk`; the methods here are the same for
+What compiled code finds there stands in `fastnn.kernels.in_njit`; the methods here are the same for
 Python.
 """
 

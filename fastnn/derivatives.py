@@ -18,6 +18,7 @@ from fastnn.dual import Dual
 from fastnn.kernels import desk as kernels
 from fastnn.kernels._kernel import JIT, KERNELS
 from fastnn.kernels._op import PREDICT, Buffers
+from fastnn.kernels.in_njit import want_gradients
 from fastnn.kernels.noise import key_of
 from fastnn.reference import Batch
 
@@ -34,7 +35,7 @@ def vjp(net: Any, x: Any, grad_out: Any) -> np.ndarray:
     grads = np.ascontiguousarray(grads, net.dtype).reshape(len(rows), -1)
     result = np.empty(rows.shape, net.dtype)
     if JIT and net.backend == "compiled":
-        kernels.want_gradients()
+        want_gradients()
         room = np.empty(kernels.grad_room_for(net.plan.row_size, len(rows)), net.dtype)
         kernels.pull_rows(net._numba_desk_, rows, grads, room, result.reshape(-1))
     else:
@@ -48,7 +49,7 @@ def jacobian(net: Any, x: Any) -> np.ndarray:
     outs = net.plan.fan_out
     result = np.empty((len(rows), outs, net.plan.fan_in), net.dtype)
     if JIT and net.backend == "compiled":
-        kernels.want_gradients()
+        want_gradients()
         room = np.empty(kernels.grad_room_for(net.plan.row_size, outs), net.dtype)
         kernels.jacobian_rows(net._numba_desk_, rows, room, result.reshape(-1))
     else:

@@ -1,4 +1,4 @@
-"""A network inside the user's own compiled code: what `fastnn.kernels.desk` finds there."""
+"""A network inside the user's own compiled code: what `fastnn.kernels.in_njit` finds there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from fastnn import compiled, fitting, sources
 from fastnn._check import one_of, whole
 from fastnn.kernels import desk as kernels
+from fastnn.kernels import in_c, in_njit
 from fastnn.kernels._kernel import JIT
 from fastnn.kernels._op import PREDICT, TRAIN, address, op_of
 from fastnn.optimizers import LBFGS
@@ -58,10 +59,10 @@ class Desk:
 
     def prepare(self, net: Any) -> None:
         """Bring what has been wanted since, and what has been changed."""
-        if "gradients" in kernels.WANTED and not self.record.back[0]:
+        if "gradients" in in_njit.WANTED and not self.record.back[0]:
             self.ops["backward"] = predicting(net.plan, net.dtype, backward=True).backward
             self.record.back = address(kernels.back, net.dtype, kernels.DESK)
-        if "learning" in kernels.WANTED and not net._turns.busy[0]:
+        if "learning" in in_njit.WANTED and not net._turns.busy[0]:
             if self.seen is None:
                 self._targets(net)
             seen = (
@@ -135,7 +136,7 @@ def desk_of(net: Any) -> Desk:
     """The network's desk, made where there is none, with all that compiled code wants of it."""
     if net._desk is None or net._desk.params is not net.params:
         net._desk = Desk(net)
-    if kernels.WANTED:
+    if in_njit.WANTED:
         net._desk.prepare(net)
     return net._desk
 
@@ -192,12 +193,12 @@ class CFunction:
     """
 
     def __init__(self, net: Any, signature: str) -> None:
-        self.signature = one_of("signature", signature, kernels.SIGNATURES)
+        self.signature = one_of("signature", signature, in_c.SIGNATURES)
         if not JIT:
             raise RuntimeError("cfunc needs compiled code: unset NUMBA_DISABLE_JIT")
         if signature.startswith("double") and net.plan.fan_out != 1:
             raise ValueError(f"{signature} returns one output, got a network of {net.plan.fan_out}")
-        code = kernels.c_function(signature, net.dtype.name)
+        code = in_c.c_function(signature, net.dtype.name)
         self.network, self.user_data = net, desk_of(net).address
         self.address, self.ctypes = code.address, code.ctypes
 
@@ -249,7 +250,7 @@ def scaling(net: Any) -> tuple[float, float]:
 
 def type_of(dtype: np.dtype) -> Any:
     """Numba's type of a network."""
-    return kernels.TYPES[dtype]
+    return in_njit.TYPES[dtype]
 
 
 def predicting(plan: Plan, dtype: np.dtype, backward: bool) -> np.recarray:

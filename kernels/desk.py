@@ -1,43 +1,20 @@
-"""A network inside other compiled code: numba's type of it, and what can be done with it there.
+"""The desk of a network: where other compiled code finds what it needs of it.
 
-A function that numba compiles takes a ``fastnn.Network`` as it takes an array::
-
-    @njit
-    def rollout(policy, state):
-        for _ in range(1000):
-            state = step(state, policy(state))
-        return state
-
-What crosses the border is one number, the address of the network's *desk* (``DESK``): a record
-that says where parameters, ops and compiled functions lie. The type knows the dtype and nothing
-else, so a function is compiled once for all networks, and the methods here are thin: they check
-shapes, find room, bring the rows in, and call what the desk says. Nothing of a kernel becomes part
-of the user's function, which can therefore be kept on disk by numba's own cache.
-
-Calls may run at the same time: each has its own room. Only `train_step` writes to what belongs to
-the network.
+It is a record (``DESK``) that says where parameters, ops and compiled functions lie; its address
+stands for the network. The functions here do a network's work with nothing but that address, some
+rows and some room: `in_njit` makes methods of them for numba, `in_c` functions for C, and Python
+calls two of them for derivatives.
 """
 
-from functools import cache
-
 import numpy as np
-from numba import from_dtype, types
-from numba.core import cgutils, errors
+from numba import types
 from numba.extending import (
-    NativeValue,
-    box,
     intrinsic,
-    lower_builtin,
-    models,
-    overload_method,
     register_jitable,
-    register_model,
-    unbox,
 )
 
-from ._cache import source_key
-from ._kernel import c_code, compiled, part
-from ._memory import borrowed, call, pointer, pointer_at, shifted, vector
+from ._kernel import compiled, part
+from ._memory import call, pointer, pointer_at, shifted, vector
 from ._op import OP, RULE, SOURCE, TERM, Net, row_values
 from .gather import copy_scaled
 from .gemm import FEW_ROWS, SCRATCH, ZEROS
@@ -165,75 +142,7 @@ def learn(desk, net, score, moves):
 
 
 # ---------------------------------------------------------------------------
-# The type.
-
-
-class NetworkType(types.Type):
-    """Numba's type of a network: its dtype, whatever its layers.
-
-    Code that was compiled for another version of the kernels is of another type, and never found.
-    """
-
-    def __init__(self, dtype):
-        self.dtype = dtype
-        super().__init__(name=f"fastnn.Network({dtype}, {source_key()})")
-
-
-TYPES = {np.dtype(name): NetworkType(getattr(types, name)) for name in ("float32", "float64")}
-
-
-@register_model(NetworkType)
-class NetworkModel(models.StructModel):
-    """The desk's address, and the Python object to give back."""
-
-    def __init__(self, manager, network):
-        super().__init__(manager, network, [("desk", types.intp), ("python", types.voidptr)])
-
-
-@unbox(NetworkType)
-def _to_compiled(network, value, c):
-    """Ask the network for the address of its desk."""
-    result = cgutils.create_struct_proxy(network)(c.context, c.builder)
-    number = c.pyapi.object_getattr_string(value, "_numba_desk_")
-    failed = cgutils.is_null(c.builder, number)
-    with c.builder.if_then(c.builder.not_(failed), likely=True):
-        result.desk = c.pyapi.number_as_ssize_t(number)
-        c.pyapi.decref(number)
-    result.python = c.builder.bitcast(value, cgutils.voidptr_t)
-    return NativeValue(result._getvalue(), is_error=failed)
-
-
-@box(NetworkType)
-def _to_python(network, value, c):
-    """The object that came in, which whoever called still holds."""
-    python = cgutils.create_struct_proxy(network)(c.context, c.builder, value).python
-    result = c.builder.bitcast(python, c.pyapi.pyobj)
-    c.pyapi.incref(result)
-    return result
-
-
-@intrinsic
-def desk_of(typing, network):
-    """The desk of a network."""
-
-    def generate(context, builder, signature, args):
-        desk = cgutils.create_struct_proxy(network)(context, builder, args[0]).desk
-        return builder.inttoptr(desk, context.get_value_type(signature.return_type))
-
-    return from_dtype(DESK)(network), generate
-
-
-@intrinsic
-def on_stack(typing, network):
-    """``STACK`` numbers of the network's dtype that are there until the function returns."""
-    array = types.Array(network.dtype, 1, "C")
-
-    def generate(context, builder, signature, args):
-        size = context.get_constant(types.intp, STACK)
-        data = cgutils.alloca_once(builder, context.get_data_type(network.dtype), STACK)
-        return borrowed(context, builder, array, data, [size], None)
-
-    return array(network), generate
+# Rows through the network, forward and back, and steps.
 
 
 @intrinsic
@@ -245,41 +154,6 @@ def place_of(typing, array):
         return builder.ptrtoint(data, context.get_value_type(types.intp))
 
     return types.intp(array), generate
-
-
-# What compiled code needs of a desk beside predictions: its compilation adds to the set, and so
-# does numba when it loads such code from its cache.
-WANTED = set()
-
-
-def want_gradients():
-    """From now on desks know the way back to the input."""
-    WANTED.add("gradients")
-
-
-def want_learning():
-    """From now on desks know how to learn."""
-    WANTED.add("learning")
-
-
-def _wanting(want):
-    @intrinsic
-    def note(typing):
-        def generate(context, builder, signature, args):
-            want()
-            context.active_code_library._reload_init.add(want)
-            return context.get_dummy_value()
-
-        return types.void(), generate
-
-    return note
-
-
-gradients_wanted, learning_wanted = _wanting(want_gradients), _wanting(want_learning)
-
-
-# ---------------------------------------------------------------------------
-# What all methods share.
 
 
 @part
@@ -477,199 +351,6 @@ def teach(desk, x, y, column, rows, room, grads, moves):
 
 
 # ---------------------------------------------------------------------------
-# The methods.
-
-
-def check_rows(method, name, x):
-    """Refuse, while the caller is compiled, what is no array of rows."""
-    fits = isinstance(x, types.Array) and x.ndim in (1, 2)
-    if not fits or not isinstance(x.dtype, types.Integer | types.Float | types.Boolean):
-        raise errors.TypingError(
-            f"{method}: {name} must be an array of real numbers, a row or rows (n, width), got {x}"
-        )
-
-
-def check_own(method, name, array, network, dims):
-    """Refuse, while the caller is compiled, what is no contiguous array of the network's dtype."""
-    fits = isinstance(array, types.Array) and array.ndim in dims
-    if not fits or array.layout != "C" or not array.mutable or array.dtype != network.dtype:
-        raise errors.TypingError(
-            f"{method}: {name} must be a C-contiguous array of {network.dtype} "
-            f"that may be written, got {array}"
-        )
-
-
-@overload_method(NetworkType, "scratch_size")
-def _scratch_size(self, rows=1):
-    return scratch_size
-
-
-def scratch_size(self, rows=1):
-    """Numbers that `predict_into` needs."""
-    return room_for(desk_of(self).row_size, np.int64(rows))
-
-
-@overload_method(NetworkType, "predict_into")
-def _predict_into(self, x, out, scratch):
-    check_rows("predict_into", "x", x)
-    check_own("predict_into", "out", out, self, (x.ndim,))
-    check_own("predict_into", "scratch", scratch, self, (1,))
-    return predict_into
-
-
-def predict_into(self, x, out, scratch):
-    """Write the outputs of a row or of rows to ``out``; nothing is allocated."""
-    desk = desk_of(self)
-    rows = count_rows(desk, x)
-    if out.shape[0] != (desk.fan_out if x.ndim == 1 else rows) or out.size != rows * desk.fan_out:
-        raise ValueError(WRONG_OUT)
-    if scratch.size < room_for(desk.row_size, rows):
-        raise ValueError(WRONG_ROOM)
-    fill(desk, x, rows, scratch, out.reshape(out.size))
-
-
-@overload_method(NetworkType, "__call__")
-def _call(self, x):
-    check_rows("network(x)", "x", x)
-    return predict
-
-
-@overload_method(NetworkType, "predict")
-def _predict(self, x):
-    check_rows("predict", "x", x)
-    return predict
-
-
-def predict(self, x):
-    """Output for a row, or outputs for rows."""
-    desk = desk_of(self)
-    rows = count_rows(desk, x)
-    room = on_stack(self)
-    if x.ndim == 1:
-        out = np.empty(desk.fan_out, room.dtype)
-    else:
-        out = np.empty((rows, desk.fan_out), room.dtype)
-    need = room_for(desk.row_size, rows)
-    if need > STACK:
-        room = np.empty(need, room.dtype)
-    fill(desk, x, rows, room, out.reshape(out.size))
-    return out
-
-
-@lower_builtin(NetworkType, types.VarArg(types.Any))
-def _lower_call(context, builder, signature, args):
-    return context.compile_internal(builder, predict, signature, args)
-
-
-@overload_method(NetworkType, "vjp")
-def _vjp(self, x, grad_out):
-    check_rows("vjp", "x", x)
-    check_rows("vjp", "grad_out", grad_out)
-    if x.ndim != grad_out.ndim:
-        raise errors.TypingError(f"vjp: {WRONG_GRAD}, got {x} and {grad_out}")
-    return vjp
-
-
-def vjp(self, x, grad_out):
-    """Gradient of ``sum(out * grad_out)`` with respect to a row or to rows."""
-    gradients_wanted()
-    desk = desk_of(self)
-    rows = count_rows(desk, x)
-    if desk.differentiable == 0:
-        raise ValueError(NO_GRADIENT)
-    if grad_out.shape[0] != (desk.fan_out if x.ndim == 1 else rows):
-        raise ValueError(WRONG_GRAD)
-    if grad_out.size != rows * desk.fan_out:
-        raise ValueError(WRONG_GRAD)
-    room = np.empty(grad_room_for(desk.row_size, rows), on_stack(self).dtype)
-    if x.ndim == 1:
-        grad_x = np.empty(desk.fan_in, room.dtype)
-    else:
-        grad_x = np.empty((rows, desk.fan_in), room.dtype)
-    pull(desk, x, grad_out, rows, room, grad_x.reshape(grad_x.size))
-    return grad_x
-
-
-@overload_method(NetworkType, "jacobian")
-def _jacobian(self, x):
-    check_rows("jacobian", "x", x)
-    return jacobian
-
-
-def jacobian(self, x):
-    """D out / d x: (fan_out, fan_in) for a row, (n, fan_out, fan_in) for rows."""
-    gradients_wanted()
-    desk = desk_of(self)
-    rows = count_rows(desk, x)
-    if desk.differentiable == 0:
-        raise ValueError(NO_GRADIENT)
-    room = np.empty(grad_room_for(desk.row_size, desk.fan_out), on_stack(self).dtype)
-    if x.ndim == 1:
-        result = np.empty((desk.fan_out, desk.fan_in), room.dtype)
-    else:
-        result = np.empty((rows, desk.fan_out, desk.fan_in), room.dtype)
-    jacobians(desk, x, rows, room, result.reshape(result.size))
-    return result
-
-
-def check_learning(method, x, y):
-    """Refuse, while the caller is compiled, what cannot be rows with their targets."""
-    check_rows(method, "x", x)
-    single = isinstance(y, types.Integer | types.Float | types.Boolean) and x.ndim == 1
-    if not single:
-        check_rows(method, "y", y)
-        if y.ndim > x.ndim:
-            raise errors.TypingError(f"{method}: {WRONG_Y}, got {x} and {y}")
-    return single
-
-
-@overload_method(NetworkType, "loss_and_gradient")
-def _loss_and_gradient(self, x, y):
-    if check_learning("loss_and_gradient", x, y):
-        return lambda self, x, y: loss_and_gradient_of(self, x, np.full(1, y), True)
-    column = x.ndim > y.ndim
-    return lambda self, x, y: loss_and_gradient_of(self, x, y, column)
-
-
-@part
-def loss_and_gradient_of(self, x, y, column):
-    """Mean loss of the rows, and its gradient in the map of the parameters."""
-    learning_wanted()
-    desk = desk_of(self)
-    rows = count_rows(desk, x)
-    check_targets(desk, y, column, rows)
-    room = np.empty(learn_room_for(desk.row_size, rows), on_stack(self).dtype)
-    grads = np.zeros(desk.size, room.dtype)
-    loss = teach(desk, x, y, column, rows, room, pointer(grads), 0)
-    return loss, grads
-
-
-@overload_method(NetworkType, "train_step")
-def _train_step(self, x, y):
-    if check_learning("train_step", x, y):
-        return lambda self, x, y: train_step_of(self, x, np.full(1, y), True)
-    column = x.ndim > y.ndim
-    return lambda self, x, y: train_step_of(self, x, y, column)
-
-
-@part
-def train_step_of(self, x, y, column):
-    """One step of the optimizer; the mean loss before it."""
-    learning_wanted()
-    desk = desk_of(self)
-    rows = count_rows(desk, x)
-    check_targets(desk, y, column, rows)
-    if desk.steps == 0:
-        raise ValueError(NO_STEPS)
-    if desk.rates_count > 1:
-        rule = vector(pointer_at(desk.rule, A_RULE), 0, 1)[0]
-        if not 0 <= rule.step - desk.first_rate < desk.rates_count:
-            raise RuntimeError(NO_RATES)
-    room = np.empty(learn_room_for(desk.row_size, rows), on_stack(self).dtype)
-    return teach(desk, x, y, column, rows, room, pointer_at(desk.grads, room), 1)
-
-
-# ---------------------------------------------------------------------------
 # The same for Python.
 
 
@@ -689,74 +370,3 @@ def pull_rows(address, x, grad_out, room, grad_x):
 def jacobian_rows(address, x, room, result):
     """`jacobian` of rows (n, fan_in), all of the network's dtype."""
     jacobians(desk_at(address), x, x.shape[0], room, result)
-
-
-# ---------------------------------------------------------------------------
-# The same for C.
-
-
-@part
-def answer(desk, x, count, out, room):
-    """Write the output for ``count`` numbers to ``out``; whether they were as many as go in."""
-    if count != desk.fan_in:
-        return np.intc(0)
-    result = room[room.size - desk.fan_out :]
-    fill(desk, vector(x, 0, count), 1, room, result)
-    target = vector(out, 0, desk.fan_out)
-    for o in range(desk.fan_out):
-        target[o] = result[o]
-    return np.intc(1)
-
-
-@part(inline=True)
-def numbers_for(desk):
-    """Room for a prediction of one row, and for its output."""
-    return room_for(desk.row_size, 1) + desk.fan_out
-
-
-def write_float32(x, count, out, desk):
-    """``int f(double *x, intptr_t count, double *out, void *desk)``."""
-    where = desk_at(desk)
-    return answer(where, x, count, out, np.empty(numbers_for(where), np.float32))
-
-
-def write_float64(x, count, out, desk):
-    """Likewise, of a network of float64."""
-    where = desk_at(desk)
-    return answer(where, x, count, out, np.empty(numbers_for(where), np.float64))
-
-
-def value_float32(count, x, desk):
-    """``double f(int count, double *x, void *desk)``, of one output; NaN for another count."""
-    result = np.full(1, np.nan)
-    write_float32_part(x, np.intp(count), pointer(result), desk)
-    return result[0]
-
-
-def value_float64(count, x, desk):
-    """Likewise, of a network of float64."""
-    result = np.full(1, np.nan)
-    write_float64_part(x, np.intp(count), pointer(result), desk)
-    return result[0]
-
-
-write_float32_part, write_float64_part = part(write_float32), part(write_float64)
-_DOUBLES = types.CPointer(types.float64)
-# What C programs and scipy know such functions by: how numba has them, and the Python functions.
-SIGNATURES = {
-    "int (double *, intptr_t, double *, void *)": (
-        types.intc(_DOUBLES, types.intp, _DOUBLES, types.intp),
-        {"float32": write_float32, "float64": write_float64},
-    ),
-    "double (int, double *, void *)": (
-        types.float64(types.intc, _DOUBLES, types.intp),
-        {"float32": value_float32, "float64": value_float64},
-    ),
-}
-
-
-@cache
-def c_function(signature, dtype):
-    """A compiled C function; it must stay alive as long as anybody has its address."""
-    numba_signature, functions = SIGNATURES[signature]
-    return c_code(functions[dtype], numba_signature)

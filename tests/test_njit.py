@@ -18,7 +18,7 @@ from numba.core import event, types
 from numba.core.errors import TypingError
 
 import fastnn as fnn
-from fastnn.kernels import desk
+from fastnn.kernels import in_njit
 from fastnn.kernels._kernel import JIT
 from tests.test_plan import NETWORKS, build
 
@@ -203,7 +203,7 @@ def test_calls_at_the_same_time_do_not_meet():
 
 @compiled_only
 def test_the_type_knows_the_dtype_alone():
-    kinds = {desk.TYPES[np.dtype(d)] for d in ("float32", "float64")}
+    kinds = {in_njit.TYPES[np.dtype(d)] for d in ("float32", "float64")}
     assert {small(3)._numba_type_, small(5, 6, dtype="float64")._numba_type_} == kinds
     assert all(isinstance(pickle.loads(pickle.dumps(k)), types.Type) for k in kinds)
     assert all(pickle.loads(pickle.dumps(k)) is k for k in kinds)
