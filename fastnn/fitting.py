@@ -32,6 +32,7 @@ from fastnn.training import (
     Progress,
     Slice,
     Training,
+    Watcher,
 )
 
 if TYPE_CHECKING:
@@ -171,8 +172,9 @@ def fit(
     resume: bool | str | os.PathLike[str],
     rollback: bool,
     verbose: int | str,
+    watcher: Watcher | None = None,
 ) -> History:
-    """Train a network; see `Network.fit`."""
+    """Train a network; see `Network.fit`. Another watcher takes the place of what is shown."""
     network._optimizer.check()
     if verbose not in ("auto", 0, 1, 2):
         raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
@@ -240,7 +242,7 @@ def fit(
             fingerprint=partial(data.fingerprint, network),
             metric=network._metric.name if network._metric_op(data.pair) else "",
             penalized=bool(steps.terms.l1.any() or steps.terms.l2.any()),
-            watcher=Reporter(verbose, progress.epochs),
+            watcher=watcher or Reporter(verbose, progress.epochs),
             callbacks=chain,
             interrupts=interrupts,
         )

@@ -198,6 +198,12 @@ class Network:
             view = parameter.of(self._params)
             self.layers[parameter.layer]._views[parameter.name] = view
 
+    def _move_to(self, params: np.ndarray) -> None:
+        """Keep the parameters in another array of that size from now on."""
+        params[...] = self._params
+        self._params, self._few, self._crew, self._steps = params, None, None, None
+        self._hand_out_views()
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: addresses are those of one process."""
         return self.__dict__ | self._passing()

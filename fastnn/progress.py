@@ -23,17 +23,22 @@ class Reporter:
         training.
     epochs : int
         How many there will be.
+    unit : str
+        What is counted, if not epochs.
     """
 
     WIDTH = 24
 
-    def __init__(self, verbose: int | str, epochs: int, output: TextIO | None = None) -> None:
+    def __init__(
+        self, verbose: int | str, epochs: int, unit: str = "epoch", output: TextIO | None = None
+    ) -> None:
         self.output = output or sys.stdout
         terminal = self.output.isatty()
         self.bar = verbose == 1 or (verbose == "auto" and terminal)
         self.every = max(1, epochs // 10) if verbose == "auto" and not terminal else 0
         self.every = 1 if verbose == 2 else self.every
-        self.epochs = epochs
+        self.epochs, self.unit = epochs, unit
+        self.counted = 0  # of the units, at the last line
         self.began = time.perf_counter()
         self.drawn = 0
 
@@ -41,7 +46,7 @@ class Reporter:
         """Epochs done, seconds and figures."""
         figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         seconds = time.perf_counter() - self.began
-        return f"epoch {epochs}/{self.epochs}  {seconds:.1f} s  {figures}"
+        return f"{self.unit} {epochs}/{self.epochs}  {seconds:.1f} s  {figures}"
 
     def progress(self, share: float, epochs: int, values: dict[str, float]) -> None:
         """Draw the bar anew; ``share`` of the whole training is done."""
@@ -63,6 +68,15 @@ class Reporter:
             if number % self.every == 0 or number == most:
                 values = {name: value[place] for name, value in history.history.items()}
                 print(self.line(number, values), file=self.output, flush=True)
+
+    def reached(self, share: float, count: int, values: dict[str, float]) -> None:
+        """As `progress`, where there is no history: a line for what has been counted since."""
+        self.progress(share, count, values)
+        if self.every and (
+            count // self.every > self.counted // self.every or self.counted < count == self.epochs
+        ):
+            print(self.line(count, values), file=self.output, flush=True)
+            self.counted = count
 
     def close(self) -> None:
         """Leave the bar on its line."""

@@ -31,6 +31,7 @@ __all__ = [
     "Progress",
     "Slice",
     "Training",
+    "Watcher",
 ]
 
 SLICE_SECONDS = 0.03
