@@ -190,7 +190,7 @@ def predict(
     """As `fastnn.kernels.run.predict`; whether all that went in was finite."""
     rows, table, order, _arrays = prepared(plan, "", sources, buffers, order, PREDICT)
     room, good = capacity * plan.row_size, np.zeros(threads, np.int64)
-    call = rows, table, buffers, capacity, room, order, plan.out, np.uint64(key), out, good
+    call = rows, table, buffers, capacity, room, order, plan.out, key, out, good
     return bool(good[: together(threads, run.predict, *call)].all())
 
 

@@ -706,7 +706,7 @@ class Network:
                 return few
         if samples is not None:
             first = key_of(self._noise_seed, _SAMPLES)
-            keys = [key_of(first, i) for i in range(whole("samples", samples))]
+            keys = [key_of(first, i) >> 1 for i in range(whole("samples", samples))]
             return self._outputs(self._inputs(x, checked=False), self.plan.noisy(), keys)
         plan = self.plan
         source = self._inputs(x, checked=False)  # the engine looks, where the rows are cached
@@ -729,8 +729,9 @@ class Network:
             room = self._looking_buffers(params, capacity, threads)
             for said, key in zip(out, keys, strict=True):
                 for rows in _row_slices(samples, plan):
-                    call = room, capacity, rows, said[rows[0] :], threads
-                    if not engine.predict(plan, [source], *call, key and key_of(key, rows[0])):
+                    own = key and key_of(key, rows[0]) >> 1  # an int64, like the key
+                    part = said[rows[0] :]
+                    if not engine.predict(plan, [source], room, capacity, rows, part, threads, own):
                         sources.check_finite("x", source.array, self.dtype)
             return out
 

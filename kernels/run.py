@@ -328,7 +328,8 @@ def predict(plan, sources, buffers, capacity, room, order, offset, key, out, goo
     all_good = True
     for start in range(lo, hi, capacity):
         stop = min(start + capacity, hi)
-        net = bind(buffers, order, start, stop, capacity, seat, room, mixed(key, start), 0)
+        own = mixed(np.uint64(key), start)
+        net = bind(buffers, order, start, stop, capacity, seat, room, own, 0)
         gather(sources, net, 0, net.batch)
         x = row_values(net, net.work, sources[0].out, sources[0].width, 0, net.batch)
         all_good = finite(x) and all_good
