@@ -14,6 +14,7 @@ import numpy as np
 
 import fastnn as fnn
 from benches import peers
+from benches.peak import peak
 from benches.peers.fastnn import initial, network
 from benches.report import duration
 from benches.timing import PAUSE, machine, speedup
@@ -21,6 +22,7 @@ from benches.workloads import TRAINING
 from fastnn._threads import processors
 
 WORK = TRAINING["spiral"]
+BLOCKS = 1000  # of multiply-adds, about a quarter of a second
 POPULATION, ALONE, TORCH = "population", "one by one", "torch, one by one"
 
 
@@ -65,20 +67,26 @@ def main(argv=None):
     made = calls(arguments.members, arguments.threads, WORK.data())
     same = np.array_equal(made[POPULATION](20), made[ALONE](20))
     print(f"{arguments.members} of {WORK}: bits {'equal' if same else 'DIFFERENT'}", flush=True)
-    times = {name: np.empty(arguments.rounds) for name in made}
+    epochs, count = arguments.epochs, arguments.threads
+    turns = {name: (call, epochs // 20 if name == TORCH else epochs) for name, call in made.items()}
+    for threads in (1, count):  # what the machine has to give, at the time
+        peak(threads)(1)
+        turns[f"peak {threads}"] = peak(threads), BLOCKS
+    times = {name: np.empty(arguments.rounds) for name in turns}
     for i in range(arguments.rounds):
-        for name, call in made.items():
-            epochs = arguments.epochs // (20 if name == TORCH else 1)
+        for name, (call, number) in turns.items():
             time.sleep(PAUSE)
             began = time.perf_counter()
-            call(epochs)
-            times[name][i] = (time.perf_counter() - began) / epochs
-    for name, each in times.items():
-        best, median = speedup(times[POPULATION], each)
+            call(number)
+            times[name][i] = (time.perf_counter() - began) / number
+    for name in made:
+        best, median = speedup(times[POPULATION], times[name])
         print(
-            f"{name:>18}: {duration(each.min())} for an epoch of all, "
+            f"{name:>18}: {duration(times[name].min())} for an epoch of all, "
             f"{best:.2f} times the population's (median {median:.2f})"
         )
+    best, median = speedup(times[f"peak {count}"], count * times["peak 1"])
+    print(f"{count} threads of pure arithmetic: {best:.2f} times one's (median {median:.2f})")
     return 0 if same else 1
 
 

@@ -250,15 +250,12 @@ class Plan:
 
     def terms(self, layers: Sequence[Layer]) -> np.recarray:
         """Penalties and constraints of all arrays that are trained."""
-        arrays = [p for p in self.parameters if p.trainable]
-        table = np.zeros(len(arrays), TERM).view(np.recarray)
-        for row, parameter in zip(table, arrays, strict=True):
-            shape = (1, *parameter.shape)[-2:]
-            row.start, row.rows, row.columns = parameter.offset, *shape
-            row.l1, row.l2, row.max_norm, row.non_negative = layers[parameter.layer].term(
-                parameter.name
-            )
-        return table
+        terms = [
+            (p.offset, *(1, *p.shape)[-2:], *layers[p.layer].term(p.name))
+            for p in self.parameters
+            if p.trainable
+        ]
+        return np.array(terms, TERM).view(np.recarray)
 
     @property
     def divisible(self) -> bool:
