@@ -13,6 +13,7 @@ from test_plan import NETWORKS, OPTIMIZERS, build
 
 import fastnn as fnn
 from fastnn.kernels import _team
+from fastnn.kernels._kernel import JIT
 
 pytestmark = pytest.mark.usefixtures("end_of_a_deadlock")
 D = fnn.Dense
@@ -258,3 +259,16 @@ def test_what_is_shown(spiral):
             population.fit(*spiral, epochs=2, verbose=verbose)
         assert text in shown.getvalue() and bool(text) == bool(shown.getvalue())
     assert repr(population).startswith("Population(4 of Network([Dense(9, 'relu'")
+
+
+def test_a_policy_evolves_on_the_cart_pole():
+    from benches import cartpole
+
+    population = fnn.Population(cartpole.policy(), 3)
+    states = np.random.default_rng(0).standard_normal((5, 4))
+    said = population.predict(states)
+    for row, outputs in zip(population.params, said, strict=True):
+        pushes = [cartpole.push(row, state) for state in states]
+        np.testing.assert_allclose(pushes, outputs[:, 0], rtol=1e-4, atol=1e-6)
+    if JIT:
+        assert cartpole.evolve(12, told=lambda line: None)[1].mean() > 300
