@@ -36,7 +36,7 @@ def alike(printed, promised):
 
 @pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: the training takes minutes")
 def test_the_session_prints_what_it_says():
-    assert len(SESSION) == 6
+    assert len(SESSION) == 7
     names = {}
     for code, promised in SESSION:
         assert promised, "a block without its output"
