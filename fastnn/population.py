@@ -39,7 +39,8 @@ class Population:
     """``n`` networks like one, with other seeds, hyper-parameters or data.
 
     A member ends with the same bits as the same network trained alone, for any number of threads.
-    ``population[i]`` is that `Network`; what it is and does can also be changed there.
+    ``population[i]`` is that `Network`, whose own ``threads`` are 1; what it is and does can also be
+    changed there.
 
     Parameters
     ----------
@@ -235,14 +236,15 @@ class Population:
         watchers = {i: _Watcher() for i in left}
 
         def train(i: int) -> None:
-            begun, left[i] = left[i], True
+            again = resume and left[i] and self.members[i].unfinished
+            left[i] = True
             features, targets, weights = data[i].taken()
             fitting.fit(
                 self.members[i], features, targets,
                 epochs=epochs, initial_epoch=0, batch_size=batch_size, steps_per_epoch=None,
                 shuffle=shuffle, sample_weight=weights, class_weight=class_weight,
                 validation_data=validation_data, validation_split=validation_split,
-                callbacks=callbacks(i) if callbacks else None, resume=resume and begun,
+                callbacks=callbacks(i) if callbacks else None, resume=again,
                 rollback=False, verbose=verbose, watcher=watchers[i],
             )  # fmt: skip
             del left[i]
@@ -308,7 +310,7 @@ class Population:
         but for one that diverges, which may be what is looked for.
         """
         queue, gate, errors = iter(numbers), threading.Lock(), dict[int, BaseException]()
-        over = threading.Event()
+        over, ended = threading.Event(), threading.Semaphore(0)
 
         def end() -> None:
             over.set()
@@ -319,13 +321,14 @@ class Population:
                 with gate:
                     number = next(queue, None)
                 if number is None:
-                    return
+                    break
                 try:
                     work(number)
                 except BaseException as error:
                     errors[number] = error
                     if not isinstance(error, DivergenceError):
                         end()
+            ended.release()
 
         crew = [
             threading.Thread(target=loop, name=f"fastnn-members-{seat}", daemon=True)
@@ -335,9 +338,8 @@ class Population:
             try:
                 for thread in crew:
                     thread.start()
-                for thread in crew:
-                    while thread.is_alive():
-                        thread.join(_PERIOD)
+                for _ in crew:  # a join that Ctrl-C interrupts takes the thread for dead
+                    while not ended.acquire(timeout=_PERIOD):
                         show()
             finally:
                 with interrupts.held():

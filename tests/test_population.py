@@ -229,7 +229,8 @@ def test_another_error_stops_them_and_resume_goes_on(spiral):
         assert bits(one, spiral[0]) == bits(other, spiral[0])
 
 
-def test_ctrl_c_ends_all_and_resume_goes_on_to_the_same_bytes(spiral):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_ends_all_and_resume_goes_on_to_the_same_bytes(spiral, threads):
     def interrupted(i):
         def interrupt(epoch, logs):
             if i == 2 and epoch == 5 and armed.pop():
@@ -239,7 +240,7 @@ def test_ctrl_c_ends_all_and_resume_goes_on_to_the_same_bytes(spiral):
         return [interrupt]
 
     armed = [False, True, False]
-    whole, cut = (fnn.Population(template(), 6, threads=THREADS[-2:][0]) for _ in range(2))
+    whole, cut = (fnn.Population(template(), 6, threads=threads) for _ in range(2))
     options = {"epochs": 9, "batch_size": 6, "callbacks": interrupted, "verbose": 0}
     whole.fit(*spiral, **options)
     with pytest.raises(KeyboardInterrupt):
