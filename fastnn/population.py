@@ -39,7 +39,7 @@ class Population:
     """``n`` networks like one, with other seeds, hyper-parameters or data.
 
     A member ends with the same bits as the same network trained alone, for any number of threads.
-    ``population[i]`` is that `Network`, whose own ``threads`` are 1; what it is and does can also be
+    ``population[i]`` is that `Network`, with ``threads=1``; what it is and does can also be
     changed there.
 
     Parameters
