@@ -2,6 +2,8 @@
 
     python -m benches                   fastnn and its peers: training, predictions, starts, memory
     python -m benches --only mnist      some of it; --quick: short
+    python -m benches.many              a population of networks against one after another
+    python -m benches.cartpole          a policy evolved from a population's parameters
     python -m benches.published         the results that the books print, trained again
     python -m benches.readme            the figures of both into the README
     python -m benches.size              cost against size

@@ -33,6 +33,7 @@ from fastnn.optimizers import Lion as Lion
 from fastnn.optimizers import Nadam as Nadam
 from fastnn.optimizers import RMSprop as RMSprop
 from fastnn.plan import Plan as Plan
+from fastnn.population import Population as Population
 from fastnn.saving import load as load
 from fastnn.shapes import Embedding as Embedding
 from fastnn.shapes import Flatten as Flatten
@@ -64,6 +65,7 @@ __all__ = [
     "Network",
     "Normalization",
     "Plan",
+    "Population",
     "RMSprop",
     "Report",
     "Rescaling",

@@ -138,6 +138,11 @@ def looking(threads: int | None, plan: Plan, rows: int) -> int:
     return _wanted(threads) or _useful(2 * plan.size * rows / CALL)
 
 
+def everyone(threads: int | None) -> int:
+    """Threads for what needs no meetings."""
+    return _wanted(threads) or processors()
+
+
 def asked() -> str:
     """What the environment asks for, if anything."""
     return os.environ.get(VARIABLE, "")

@@ -184,11 +184,12 @@ def predict(
     order: np.ndarray,
     out: np.ndarray,
     threads: int,
+    key: int = 0,
 ) -> bool:
     """As `fastnn.kernels.run.predict`; whether all that went in was finite."""
     rows, table, order, _arrays = prepared(plan, "", sources, buffers, order, PREDICT)
     room, good = capacity * plan.row_size, np.zeros(threads, np.int64)
-    call = rows, table, buffers, capacity, room, order, plan.out, out, good
+    call = rows, table, buffers, capacity, room, order, plan.out, key, out, good
     return bool(good[: together(threads, run.predict, *call)].all())
 
 

@@ -191,11 +191,21 @@ def sources(function: Any, name: str, found: dict[str, str], plain: Mapping[str,
         value = plain.get(used, function.__globals__.get(used))
         if isinstance(value, int | float | np.generic):
             found.setdefault(used, f"{used} = {value!r}")
+        elif isinstance(value, np.ufunc):
+            found.setdefault(used, _assignment(inspect.getmodule(function), used))
         elif value is not None and not isinstance(value, ModuleType):
             sources(value, used, found, plain)
         elif value is None and not hasattr(builtins, used):
             raise LookupError(f"{name} uses {used}, which is nowhere to be found")
     found[name] = text
+
+
+def _assignment(module: Any, name: str) -> str:
+    """The line of a module that gives a name its value."""
+    whole = inspect.getsource(module)
+    made = re.search(rf"^{name} = .*(?:\n[ )].*)*", whole, re.M)
+    assert made is not None
+    return made[0]
 
 
 def _globals_of(text: str) -> set[str]:

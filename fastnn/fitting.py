@@ -33,6 +33,7 @@ from fastnn.training import (
     Progress,
     Slice,
     Training,
+    Watcher,
 )
 
 if TYPE_CHECKING:
@@ -192,10 +193,11 @@ def fit(
     resume: bool | str | os.PathLike[str],
     rollback: bool,
     verbose: int | str,
+    watcher: Watcher | None = None,
 ) -> History:
-    """Train a network; see `Network.fit`."""
+    """Train a network; see `Network.fit`. Another watcher takes the place of what is shown."""
     network._optimizer.check()
-    watcher, rollback = watcher_of(verbose), flag("rollback", rollback)
+    watcher, rollback = watcher or watcher_of(verbose), flag("rollback", rollback)
     chain = Chain(callbacks, network)
     past = _past(network, resume, chain)
     optimizer = network._optimizer if past is None else past._optimizer

@@ -30,6 +30,7 @@ from fastnn._in_files import InFiles
 from fastnn._turns import Turns
 from fastnn.kernels._op import RULE, Buffers
 from fastnn.kernels.gemm import SCRATCH
+from fastnn.kernels.noise import key_of
 from fastnn.kernels.optimizers import RULES
 from fastnn.layers import Input, Layer
 from fastnn.layers import input_shape as sample_shape
@@ -42,6 +43,7 @@ __all__ = ["Network"]
 _BACKENDS: dict[str, ModuleType] = {"compiled": compiled, "numpy": reference}
 _DTYPES = ("float32", "float64")
 _CLIPS = ("clip_value", "clip_norm", "global_clip_norm")
+_SAMPLES = (1 << 64) - 1  # a step that no training reaches: what samples draw is their own
 _BLOCK = 256  # rows that go through the network together where nothing is learnt
 
 
@@ -201,6 +203,12 @@ class Network(InFiles, InCompiledCode):
         """Give every layer its views of the parameters."""
         for place in self.plan.parameters:
             self.layers[place.layer]._views[place.name] = place.of(self._params)
+
+    def _move_to(self, params: np.ndarray) -> None:
+        """Keep the parameters in another array of that size from now on."""
+        params[...] = self._params
+        self._params, self._few, self._crew, self._steps = params, None, None, None
+        self._hand_out_views()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: addresses are those of one process."""
@@ -641,53 +649,82 @@ class Network(InFiles, InCompiledCode):
                      "_shuffle_rng", "_noise_seed", "_progress"):  # fmt: skip
             setattr(self, name, getattr(other, name))
 
-    def predict(self, x: Any) -> np.ndarray:
+    def predict(self, x: Any, samples: int | None = None) -> np.ndarray:
         """Output of the network for each row of ``x``.
 
         Parameters
         ----------
         x : array (n, fan_in)
             As in `fit`.
+        samples : int, optional
+            So many predictions for each row with `Dropout` and `GaussianNoise` at work as in
+            training (`BatchNorm` takes its running means): how far they lie apart says how little
+            the network knows. They depend on the network's seed, parameters and ``x`` alone:
+            the same call gives the same bits, and the first of 100 samples are those of 50.
 
         Returns
         -------
         array (n, fan_out), the network's dtype
             Or (n, *shape) behind a `Reshape`. A row's bits are the same alone or in any batch.
+            With ``samples`` an array (samples, n, fan_out), where a row's place decides what is
+            dropped.
 
         Raises
         ------
         TypeError, ValueError
-            Where ``x`` does not fit.
+            Where ``x`` does not fit, or where nothing in the network is random.
+
+        Notes
+        -----
+        Samples: Gal and Ghahramani (2016), "Dropout as a Bayesian approximation: representing
+        model uncertainty in deep learning", ICML.
+
+        Examples
+        --------
+        >>> import fastnn as fnn
+        >>> layers = [fnn.Dense(16, "relu"), fnn.Dropout(0.2), fnn.Dense(1)]
+        >>> net = fnn.Network(layers, input_shape=(2,), seed=0)
+        >>> net.predict([[1.0, 2.0]], samples=50).std(axis=0).shape
+        (1, 1)
         """
         version = self._turns.version
-        if self._few is not None and type(x) is np.ndarray:
+        if self._few is not None and samples is None and type(x) is np.ndarray:
             few = self._few(x)
             if few is not None and self._turns.version == version and version % 2 == 0:
                 return few
+        if samples is not None:
+            first = key_of(self._noise_seed, _SAMPLES)
+            keys = [key_of(first, i) >> 1 for i in range(whole("samples", samples))]
+            return self._outputs(self._inputs(x, checked=False), self.plan.noisy(), keys)
         plan = self.plan
         source = self._inputs(x, checked=False)  # the engine looks, where the rows are cached
+        out = self._outputs(source, plan)[0]
+        plain = (source.scale, source.offset) == (1, 0) and self.backend == "compiled"
+        plain = plain and len(plan.in_shape) == len(plan.out_shape) == 1
+        plain = plain and type(self.layers[0]).check is Layer.check
+        if self._few is None and plain and len(out) <= compiled.FEW and compiled.LOCKED:
+            self._few = compiled.Few(plan, self._params)  # for the next call
+        return out
+
+    def _outputs(self, source: Source, plan: Plan, keys: Sequence[int] = (0,)) -> np.ndarray:
+        """What the network says for each key of what is random, (keys, n, *out_shape)."""
         samples = len(source.array)
         capacity = _capacity(min(_BLOCK, samples))
         threads, engine = _threads.looking(self.threads, plan, samples), self._engine()
 
         def look(params: np.ndarray) -> np.ndarray:
-            out = np.empty((samples, plan.fan_out), self.dtype)
+            out = np.empty((len(keys), samples, plan.fan_out), self.dtype)
             room = self._looking_buffers(params, capacity, threads)
-            for rows in _row_slices(samples, plan):
-                part = out[rows[0] :]
-                if not engine.predict(plan, [source], room, capacity, rows, part, threads):
-                    sources.check_finite("x", source.array, self.dtype)
+            for said, key in zip(out, keys, strict=True):
+                for rows in _row_slices(samples, plan):
+                    own = key and key_of(key, rows[0]) >> 1  # an int64, like the key
+                    part = said[rows[0] :]
+                    if not engine.predict(plan, [source], room, capacity, rows, part, threads, own):
+                        sources.check_finite("x", source.array, self.dtype)
             return out
 
         out = self._turns.steadily(look, self._params)
-        if len(plan.out_shape) > 1:
-            out = out.reshape(samples, *plan.out_shape)
-        plain = (source.scale, source.offset) == (1, 0) and self.backend == "compiled"
-        plain = plain and len(plan.in_shape) == len(plan.out_shape) == 1
-        plain = plain and type(self.layers[0]).check is Layer.check
-        if self._few is None and plain and samples <= compiled.FEW and compiled.LOCKED:
-            self._few = compiled.Few(plan, self._params)  # for the next call
-        return out
+        return out.reshape(len(keys), samples, *plan.out_shape)
 
     def evaluate(self, x: Any, y: Any, *, sample_weight: Any = None) -> dict[str, float]:
         """Mean loss and metric over data, without learning from them.

@@ -211,6 +211,26 @@ class Plan:
         plan._look_for_first()
         return plan
 
+    def noisy(self) -> Plan:
+        """The same plan with what is random in training at work in predictions, too.
+
+        Raises
+        ------
+        ValueError
+            Where nothing is.
+        """
+        plan = copy.copy(self)
+        plan.addressed, plan.rows = {}, self.rows.copy()
+        random = ["key" in KERNELS[f"{op_of(row).name}_forward"].shapes for row in plan.rows]
+        if not any(random):
+            raise ValueError(
+                "samples needs a layer that is random in training, Dropout or GaussianNoise: "
+                "this network has none, and all samples would be the same"
+            )
+        for i in np.flatnonzero(random):
+            plan.rows[i].when, plan.rows[i + 1].when = ALWAYS, 0  # behind it lies its twin
+        return plan
+
     def follow(self, layers: Sequence[Layer]) -> None:
         """Take over which layers are trainable."""
         moves = [
@@ -230,12 +250,12 @@ class Plan:
 
     def terms(self, layers: Sequence[Layer]) -> np.recarray:
         """Penalties and constraints of all arrays that are trained."""
-        table = [
+        terms = [
             (p.offset, *(1, *p.shape)[-2:], *layers[p.layer].term(p.name))
             for p in self.parameters
             if p.trainable
         ]
-        return np.array(table, TERM).view(np.recarray)
+        return np.array(terms, TERM).view(np.recarray)
 
     @property
     def divisible(self) -> bool:

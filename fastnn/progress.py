@@ -17,8 +17,8 @@ DRAW = 0.2  # seconds between two drawings of a bar: each takes about half a mil
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
 
 
-def watcher_of(verbose: int | str) -> Watcher:
-    """What shows as much as ``verbose`` asks for; see `Network.fit`.
+def watcher_of(verbose: int | str, unit: str = "epoch") -> Watcher:
+    """What shows as much as ``verbose`` asks for, see `Network.fit`; ``unit`` is what is counted.
 
     Raises
     ------
@@ -32,17 +32,17 @@ def watcher_of(verbose: int | str) -> Watcher:
     if verbose == 0:
         return Silent()
     if verbose == 2:
-        return Lines()
+        return Lines(unit)
     notebook = type(sys.stdout).__module__.startswith("ipykernel")
     if verbose == "auto" and not (sys.stdout.isatty() or notebook):
-        return Lines(tenths=True)
+        return Lines(unit, tenths=True)
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
         if verbose == 1:
             raise ImportError("a bar needs tqdm: install 'fastnn-numba[progress]'") from error
-        return Lines(pause=PAUSE)
-    return Bar(tqdm, notebook)
+        return Lines(unit, pause=PAUSE)
+    return Bar(tqdm, notebook, unit)
 
 
 class Silent:
@@ -66,14 +66,16 @@ class Lines(Silent):
 
     Parameters
     ----------
+    unit : str
+        What is counted.
     tenths : bool, default False
         Only for about every tenth of the training.
     pause : float, default 0
         Not within so many seconds of the last line.
     """
 
-    def __init__(self, tenths: bool = False, pause: float = 0.0) -> None:
-        self.tenths, self.pause = tenths, pause
+    def __init__(self, unit: str, tenths: bool = False, pause: float = 0.0) -> None:
+        self.unit, self.tenths, self.pause = unit, tenths, pause
 
     def begin(self, training: Progress) -> None:
         """Look at the clock."""
@@ -88,7 +90,8 @@ class Lines(Silent):
             number = history.epoch[place] + 1
             if number == end or (number % self.every == 0 and now >= self.next):
                 shown = "  ".join(f"{n} {v[place]:.4f}" for n, v in history.history.items())
-                print(f"epoch {number}/{end}  {now - self.began:.1f} s  {shown}", flush=True)
+                seconds = f"{now - self.began:.1f} s"
+                print(f"{self.unit} {number}/{end}  {seconds}  {shown}", flush=True)
                 self.next = now + self.pause
 
 
@@ -101,14 +104,16 @@ class Bar(Silent):
         The class of tqdm's bars that suits the place.
     notebook : bool
         Whether that is one.
+    unit : str
+        What is counted.
     """
 
-    def __init__(self, tqdm: Any, notebook: bool) -> None:
+    def __init__(self, tqdm: Any, notebook: bool, unit: str) -> None:
         class Own(tqdm):
             monitor_interval = 0  # no thread that watches it: slices come often
 
         self.kind: Any = Own
-        self.notebook = notebook
+        self.notebook, self.unit = notebook, unit
         self.bar: Any = None
         self.values: dict[str, float] = {}
 
@@ -131,7 +136,7 @@ class Bar(Silent):
         training = self.training
         number, end = min(training.epoch + 1, training.end), training.end
         batch = f", batch {training.batch:,}" if training.samples == 0 and training.batch else ""
-        return f"epoch {number:{len(str(end))}}/{end}{batch}"
+        return f"{self.unit} {number:{len(str(end))}}/{end}{batch}"
 
     def progress(self, values: dict[str, float]) -> None:
         """Draw it anew, if the last time is long enough ago."""

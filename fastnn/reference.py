@@ -272,11 +272,11 @@ def average(rule: Any, plan: Plan, buffers: Any) -> Iterator[Call]:
             yield Call(parameter.offset, KERNELS["average_step"], arrays | {"keep": keep})
 
 
-def blocks(order: np.ndarray, buffers: Any, capacity: int) -> Any:
+def blocks(order: np.ndarray, buffers: Any, capacity: int, key: int = 0) -> Any:
     """Batches of at most ``capacity`` rows, with their row numbers."""
     for start in range(0, order.size, capacity):
         rows = order[start : start + capacity]
-        yield start, rows, Batch(buffers, rows.size, capacity)
+        yield start, rows, Batch(buffers, rows.size, capacity, key_of(key, start))
 
 
 @quiet
@@ -308,10 +308,11 @@ def predict(
     order: np.ndarray,
     out: np.ndarray,
     threads: int = 1,
+    key: int = 0,
 ) -> bool:
     """As `fastnn.compiled.predict`."""
     width, good = out.shape[1], True
-    for start, rows, batch in blocks(order, buffers, capacity):
+    for start, rows, batch in blocks(order, buffers, capacity, key):
         gather(sources, batch, rows)
         good &= bool(np.isfinite(batch.buffers.work[: rows.size * plan.fan_in]).all())
         forward(plan.rows, batch, PREDICT)

@@ -31,6 +31,7 @@ __all__ = [
     "Progress",
     "Slice",
     "Training",
+    "Watcher",
 ]
 
 SLICE_SECONDS = 0.03
@@ -459,9 +460,11 @@ class Training:
         if progress.samples:
             batches, rows = -(-progress.samples // progress.batch_size), progress.samples
         whole = scores.reshape(3, -1, batches)
-        sums = np.zeros(whole.shape[:2])
-        for row in range(3 if self.penalized else 2):
-            sums[row] = [math.fsum(epoch) for epoch in whole[row].tolist()]
+        sums = whole[:, :, 0]  # of epochs of one batch, of which there are many in a slice
+        if batches > 1:
+            sums = np.zeros(whole.shape[:2])
+            for row in range(3 if self.penalized else 2):
+                sums[row] = [math.fsum(epoch) for epoch in whole[row].tolist()]
         return self._means(sums, rows), whole.shape[1]
 
     def _means(self, sums: np.ndarray, rows: int) -> dict[str, Any]:

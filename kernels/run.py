@@ -332,11 +332,12 @@ def evaluate(plan, sources, buffers, capacity, room, order, losses, metrics, tea
 
 
 @compiled
-def predict(plan, sources, buffers, capacity, room, order, offset, out, good, team, seat):
+def predict(plan, sources, buffers, capacity, room, order, offset, key, out, good, team, seat):
     """Outputs for the rows ``order``, in blocks of ``capacity`` rows, as in `evaluate`.
 
     ``offset`` says where the last op leaves its output in the work buffer. ``good[seat]``
-    becomes 1 where all the input of a seat was finite; returns the number of seats.
+    becomes 1 where all the input of a seat was finite; returns the number of seats. What is
+    random, where a plan has it, depends on ``key`` and the place of a block.
     """
     members = join(pointer(team), seat)
     width = out.shape[1]
@@ -344,7 +345,8 @@ def predict(plan, sources, buffers, capacity, room, order, offset, out, good, te
     all_good = True
     for start in range(lo, hi, capacity):
         stop = min(start + capacity, hi)
-        net = bind(buffers, order, start, stop, capacity, seat, room, NO_KEY, 0)
+        own = mixed(np.uint64(key), start)
+        net = bind(buffers, order, start, stop, capacity, seat, room, own, 0)
         gather(sources, net, 0, net.batch)
         x = row_values(net, net.work, sources[0].out, sources[0].width, 0, net.batch)
         all_good = finite(x) and all_good

@@ -100,7 +100,7 @@ def fake_mnist(folder, samples=40):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ("", "fastnn: error: a command is needed: demo, warmup, explain; see"),
+        ("", "fastnn: error: a command is needed: demo, warmup, explain, export; see"),
         ("dmo", "fastnn: error: argument COMMAND: invalid choice: 'dmo'"),
         ("--sed", "fastnn: error: unknown argument --sed; see fastnn --help"),
         ("--vers", "fastnn: error: unknown argument --vers"),

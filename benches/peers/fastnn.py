@@ -13,7 +13,7 @@ def optimizer(work):
 
 
 def network(work, threads=1, **options):
-    """A network for a workload, with the initial weights of seed 0."""
+    """A network for a workload, with the initial weights of seed 0 or another."""
     layers = [fnn.Dense(width, work.hidden) for width in work.widths[1:-1]]
     layers.append(fnn.Dense(work.widths[-1], OUTPUT[work.loss]))
     if getattr(work, "scale", 1) != 1:
@@ -21,7 +21,7 @@ def network(work, threads=1, **options):
     if threads == processors():
         threads = None  # what users get: the library chooses, up to so many
     given = {"loss": work.loss, "input_shape": work.widths[:1], "seed": 0, "threads": threads}
-    return fnn.Network(layers, **given, **options)
+    return fnn.Network(layers, **given | options)
 
 
 def initial(work):
