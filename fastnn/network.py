@@ -698,7 +698,7 @@ class Network(InFiles, InCompiledCode):
             return self._outputs(self._inputs(x, checked=False), self.plan.noisy(), keys)
         plan = self.plan
         source = self._inputs(x, checked=False)  # the engine looks, where the rows are cached
-        out = self._outputs(source, plan)[0]
+        out = self._outputs(source, plan)
         plain = (source.scale, source.offset) == (1, 0) and self.backend == "compiled"
         plain = plain and len(plan.in_shape) == len(plan.out_shape) == 1
         plain = plain and type(self.layers[0]).check is Layer.check
@@ -706,16 +706,17 @@ class Network(InFiles, InCompiledCode):
             self._few = compiled.Few(plan, self._params)  # for the next call
         return out
 
-    def _outputs(self, source: Source, plan: Plan, keys: Sequence[int] = (0,)) -> np.ndarray:
-        """What the network says for each key of what is random, (keys, n, *out_shape)."""
+    def _outputs(self, source: Source, plan: Plan, keys: Sequence[int] = ()) -> np.ndarray:
+        """What the network says, (n, *out_shape); for each key of what is random, if there are."""
         samples = len(source.array)
+        shape = (len(keys), samples) if keys else (samples,)
         capacity = _capacity(min(_BLOCK, samples))
         threads, engine = _threads.looking(self.threads, plan, samples), self._engine()
 
         def look(params: np.ndarray) -> np.ndarray:
-            out = np.empty((len(keys), samples, plan.fan_out), self.dtype)
+            out = np.empty((*shape, plan.fan_out), self.dtype)
             room = self._looking_buffers(params, capacity, threads)
-            for said, key in zip(out, keys, strict=True):
+            for said, key in zip(out if keys else [out], keys or [0], strict=True):
                 for rows in _row_slices(samples, plan):
                     own = key and key_of(key, rows[0]) >> 1  # an int64, like the key
                     part = said[rows[0] :]
@@ -724,7 +725,7 @@ class Network(InFiles, InCompiledCode):
             return out
 
         out = self._turns.steadily(look, self._params)
-        return out.reshape(len(keys), samples, *plan.out_shape)
+        return out if len(plan.out_shape) == 1 else out.reshape(*shape, *plan.out_shape)
 
     def evaluate(self, x: Any, y: Any, *, sample_weight: Any = None) -> dict[str, float]:
         """Mean loss and metric over data, without learning from them.

@@ -295,11 +295,23 @@ def test_what_contradicts_itself_is_refused(good):
     def texts_alone(arrays, texts):
         texts["training"] = [1]
 
+    def infinite(arrays, texts):
+        texts["training"]["epochs"] = float("inf")
+
+    def no_figures(arrays, texts):
+        del arrays["history.loss"], arrays["history.accuracy"]
+        for name in [name for name in arrays if name.startswith("history.")]:
+            del arrays[name]
+        texts["training"]["figures"] = ["accuracy"]
+        arrays["history.accuracy"] = np.zeros(0)
+
     for change, text in (
         (other_input, "the input's shape and the network's differ"),
         (no_loss, "must be an array|must have the loss"),
         (pairs, "belongs to LBFGS"),
         (texts_alone, "must be an object, got list"),
+        (infinite, "must be JSON: Infinity is no number of JSON"),
+        (no_figures, "a history must have the loss"),
     ):
         assert re.search(text, str(wrong(good, change)))
 
