@@ -19,6 +19,7 @@ class InFiles:
 
     plan: Any
     params: Any
+    _turns: Any
     dtype: np.dtype
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -26,7 +27,10 @@ class InFiles:
 
         Names are PyTorch's; a weight is (fan_in, fan_out), where PyTorch has (fan_out, fan_in).
         """
-        return {p.title: p.of(self.params).copy() for p in self.plan.parameters}
+        places = self.plan.parameters
+        return self._turns.steadily(
+            lambda params: {p.title: p.of(params).copy() for p in places}, self.params
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over parameters; all of them or, where something does not fit, none.
@@ -106,7 +110,10 @@ class InFiles:
             Where a layer, schedule or a callback's memory is of a kind that no file can hold.
         OSError
             Where the system cannot write; an old file is as it was.
+        RuntimeError
+            Where another thread fits the network: a callback of that training may save it.
         """
+        self._turns.refuse_others()
         saving.save(self, path)
 
     def export_c(

@@ -67,10 +67,10 @@ class Turns:
             self.busy = 0, 0
 
     def refuse_others(self) -> None:
-        """Let nobody change a network that another thread trains."""
+        """Let nobody change, copy or save a network that another thread trains."""
         process, thread = self.busy
         if process == os.getpid() and thread != threading.get_ident():
-            raise RuntimeError("the network is being fitted; wait for that, or change a copy")
+            raise RuntimeError("the network is being fitted by another thread; wait for that")
 
     def refuse_halves(self) -> None:
         """In a process that was forked in the middle of a step, the parameters are half moved."""

@@ -212,6 +212,7 @@ class Network(InFiles, InCompiledCode):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: addresses are those of one process."""
+        self._turns.refuse_others()
         return self.__dict__ | self._passing()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

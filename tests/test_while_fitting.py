@@ -125,3 +125,30 @@ def test_a_prediction_meanwhile_sees_whole_steps(rows, threads, end_of_a_deadloc
     thread.join()
     assert None not in seen, "parts of two steps"
     assert seen == sorted(seen) and len(set(seen)) >= 3
+
+
+def test_another_thread_neither_copies_nor_saves_what_moves(tmp_path):
+    """State that is half of one step and half of the next would look like a network."""
+    x, y = problem()
+    net = build("adam", input_shape=(3,))
+    refused, path = [], tmp_path / "net.safetensors"
+
+    def elsewhere():
+        for call in (lambda: net.save(path), lambda: copy.deepcopy(net), net.averaged):
+            with pytest.raises((RuntimeError, ValueError)) as caught:
+                call()
+            refused.append(str(caught.value))
+        with pytest.raises(RuntimeError, match="being fitted by another thread"):
+            net.params = net.params * 2
+        net.state_dict()  # waits for the end of a slice, as predict does
+
+    class Meanwhile(cb.Callback):
+        def on_epoch_end(self, epoch, logs):
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            thread.join()
+            self.network.save(path)  # the training's own thread may
+
+    net.fit(x, y, callbacks=Meanwhile(), verbose=0)
+    assert refused[:2] == ["the network is being fitted by another thread; wait for that"] * 2
+    assert np.array_equal(fnn.load(path).params, net.params)
