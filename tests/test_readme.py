@@ -31,7 +31,7 @@ def alike(printed, promised):
     pairs = zip(NUMBER.findall(printed), NUMBER.findall(promised), strict=True)
     for got, said in pairs:
         if "e-" not in said:  # a rounding error; the bounds on these are the report's own
-            assert float(got) == pytest.approx(float(said), rel=0.1, abs=0.02)
+            assert float(got) == pytest.approx(float(said), rel=0.1, abs=0.05)
 
 
 @pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: the training takes minutes")

@@ -178,6 +178,8 @@ def test_a_team_that_is_called_off_goes_home(action, error, monkeypatch):
 def test_an_interrupt_after_a_slice_keeps_parameters_and_steps_together(threads, monkeypatch):
     """Ctrl-C is heard as soon as compiled code returns: between it and the next line of Python."""
     (net, x, y), (twin, _, _) = (build("deep", threads=threads) for _ in range(2))
+    for each in (net, twin):  # all is compiled then: the next call of the engine trains
+        each.fit(x[:9], y[:9], batch_size=9, shuffle=False, verbose=0)
     with monkeypatch.context() as patch:
         interrupting(patch, "train", early=False)
         with pytest.raises(KeyboardInterrupt):
