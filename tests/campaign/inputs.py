@@ -353,7 +353,7 @@ class Subject:
 
     def reset(self) -> None:
         self.net.params = self.params
-        self.net._reset_optimizer()
+        self.net._reset_optimizer(self.net._optimizer)
         self.net._shuffle_rng.bit_generator.state = self.rng
 
     def state(self) -> Any:
