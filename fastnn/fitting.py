@@ -234,7 +234,7 @@ def fit(
         if past not in (None, network):
             with interrupts.held():
                 network._become(past)
-        with interrupts.insisted():
+        with interrupts.held():  # an interrupt within numba leaves it unable to compile
             steps, looks = _prepared(network, data, progress.batch_size)
             steps.compile(data.pair)
         if past is None:

@@ -74,27 +74,3 @@ class Interrupts:
         finally:
             self.depth -= 1
         self._deliver()
-
-    @contextmanager
-    def insisted(self) -> Iterator[None]:
-        """A signal is heard at once, and again at the end of this block if it came to nothing.
-
-        Code that was called from C, as the compiler calls some of its own, cannot raise: Python
-        prints the exception and forgets it.
-        """
-        handler = self.handler
-
-        def heard(number: int, frame: FrameType | None) -> None:
-            self.waiting = True
-            handler(number, frame)
-
-        if handler is not None:
-            self.handler = heard
-        try:
-            yield
-        except BaseException:
-            self.waiting = False
-            raise
-        finally:
-            self.handler = handler
-        self._deliver()

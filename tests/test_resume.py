@@ -417,27 +417,6 @@ def test_a_signal_waits_for_what_belongs_together():
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_signal_that_came_to_nothing_is_heard_again():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with (
-            Interrupts() as interrupts,
-            pytest.raises(KeyboardInterrupt),
-            interrupts.insisted(),
-        ):
-            try:
-                signal.raise_signal(signal.SIGINT)
-            except KeyboardInterrupt:
-                pass  # as code does that was called from C
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_an_error_while_a_signal_insists_is_the_error():
-    with Interrupts() as interrupts, pytest.raises(ZeroDivisionError), interrupts.insisted():
-        raise ZeroDivisionError
-
-
 def test_who_ignores_the_signal_and_other_threads_are_let_alone():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
