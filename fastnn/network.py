@@ -711,7 +711,7 @@ class Network(InFiles, InCompiledCode):
         """What the network says, (n, *out_shape); for each key of what is random, if there are."""
         samples = len(source.array)
         shape = (len(keys), samples) if keys else (samples,)
-        capacity = _capacity(min(_BLOCK, samples))
+        capacity = fitting.capacity_of(min(_BLOCK, samples))
         threads, engine = _threads.looking(self.threads, plan, samples), self._engine()
 
         def look(params: np.ndarray) -> np.ndarray:
@@ -753,12 +753,13 @@ class Network(InFiles, InCompiledCode):
         pair, _ = self._pair(x, y, sample_weight)
         samples = len(pair[0].array)
         threads = _threads.looking(self.threads, self.plan, samples)
-        return pair, self._looking_buffers(self._params, _capacity(min(_BLOCK, samples)), threads)
+        capacity = fitting.capacity_of(min(_BLOCK, samples))
+        return pair, self._looking_buffers(self._params, capacity, threads)
 
     def _figures(self, pair: list[Source], room: Buffers) -> dict[str, float]:
         """Mean loss and metric."""
         plan, metric, samples = self.plan, self._metric_op(pair), len(pair[0].array)
-        capacity = _capacity(min(_BLOCK, samples))
+        capacity = fitting.capacity_of(min(_BLOCK, samples))
         threads, engine = len(room.work) // (capacity * plan.row_size), self._engine()
 
         def look(params: np.ndarray) -> np.ndarray:
@@ -902,7 +903,7 @@ class Network(InFiles, InCompiledCode):
         pair, _ = self._pair(x, y, sample_weight)
         fitting.check_trainable(self, plan)
         samples = len(pair[0].array)
-        capacity = _capacity(samples)
+        capacity = fitting.capacity_of(samples)
         rule = self._rule.copy()
         for name in _CLIPS:
             rule[name] = 0
@@ -949,11 +950,6 @@ def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
     raw = np.zeros(size * dtype.itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size * dtype.itemsize].view(dtype)
-
-
-def _capacity(rows: int) -> int:
-    """Rows of room, a multiple of 16, so that every region begins on a cache line."""
-    return -(-rows // 16) * 16
 
 
 def _row_slices(samples: int, plan: Plan) -> Any:
