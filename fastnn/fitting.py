@@ -250,9 +250,15 @@ def fit(
         backup = _Backup(network) if rollback else None
 
         def train(piece: Slice, scores: np.ndarray) -> int:
-            if backup is not None:
-                backup.take()
-            return take(data.pair if piece.data is None else piece.data, piece, scores)
+            pair = data.pair if piece.data is None else piece.data
+            if backup is None:
+                return take(pair, piece, scores)
+            backup.take()
+            done = take(pair, piece, scores)
+            if search is None and done == len(piece.starts):
+                done -= _ends_badly(network, steps, pair, piece)
+                scores[0, done:] = np.nan
+            return done
 
         run = Training(
             progress=progress,
@@ -280,7 +286,8 @@ def _run(network: Network, run: Training, backup: _Backup | None) -> History:
         if backup is None:
             network._progress = None  # there is nothing to go on with
         else:
-            backup.give_back()
+            with network._turns.moving():
+                backup.give_back()
         raise
     finally:
         with run.interrupts.held():
@@ -293,7 +300,6 @@ class _Backup:
     """What a slice of training moves, as it was before."""
 
     def __init__(self, network: Network) -> None:
-        self.network = network
         self.arrays = network._params, network._state, network._rule
         self.copies: list[np.ndarray] = []
 
@@ -303,9 +309,23 @@ class _Backup:
 
     def give_back(self) -> None:
         """Put it back."""
-        with self.network._turns.moving():
-            for array, copy in zip(self.arrays, self.copies, strict=True):
-                array[...] = copy
+        for array, copy in zip(self.arrays, self.copies, strict=True):
+            array[...] = copy
+
+
+def _ends_badly(network: Network, steps: Steps, pair: Pair, piece: Slice) -> bool:
+    """Whether the next step would fail: finite parameters may be too large for a finite loss.
+
+    A step of rate 0 with the slice's last batch is taken, and taken back: else the slice would
+    count as a good one to go back to, and going on from there would diverge at once.
+    """
+    end = _Backup(network)
+    end.take()
+    last = Slice(piece.order, piece.starts[-1:], piece.stops[-1:], False)
+    bad = steps.take(pair, last, np.zeros(1), np.zeros((3, 1))) == 0
+    if not bad:
+        end.give_back()
+    return bad
 
 
 def train_on_batch(

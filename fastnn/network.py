@@ -492,8 +492,9 @@ class Network(InFiles, InCompiledCode):
             callbacks must be the same.
         rollback : bool, default False
             Whether a training that diverges leaves the network as it was before the slice (some
-            30 ms) in which it did, for the price of a copy of the parameters and the optimizer's
-            memory each time; ``resume=True`` then goes on from there.
+            30 ms) in which it did; ``resume=True`` then goes on from there. The price, each
+            slice: two copies of the parameters and the optimizer's memory, and one more step, by
+            which a slice is known to end well.
         verbose : {"auto", 0, 1, 2}
             0 silent; 1 a bar, by tqdm (the extra ``progress``); 2 a line for each epoch. "auto"
             is a bar in terminals and notebooks, without tqdm lines, at most ten a second;

@@ -8,6 +8,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import callbacks as cb
+from fastnn import training
 from fastnn.kernels._kernel import JIT
 
 WIDTH = 512 if JIT else 16
@@ -39,8 +40,15 @@ def everything(net):
 
 @pytest.mark.parametrize("backend", ["compiled", "numpy"])
 @pytest.mark.parametrize("kind", [fnn.SGD, fnn.Adam])
-def test_rollback_leaves_the_end_of_a_slice_and_goes_on_from_there(kind, backend):
-    """The rate explodes at step 21; with a better one all 30 epochs end well."""
+@pytest.mark.parametrize("batches", [1, 2, 100])
+def test_rollback_leaves_the_end_of_a_slice_and_goes_on_from_there(
+    batches, kind, backend, monkeypatch
+):
+    """The rate explodes at step 21; with a better one all 30 epochs end well.
+
+    With slices of one batch the explosion ends one, whose parameters are finite still.
+    """
+    monkeypatch.setattr(training.Pace, "learn", lambda pace, *_: setattr(pace, "batches", batches))
     x, y = problem()
     wild = fnn.schedules.Piecewise([21], [0.01, 1e300])
     net, ends = build(kind(wild, ema=0.9), backend=backend), Boundaries()
