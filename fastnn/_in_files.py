@@ -128,7 +128,7 @@ class InFiles:
         Parameters
         ----------
         path : str or PathLike
-            The header; an old one is replaced.
+            The header; an old one is replaced when all is written.
         name : str, optional
             What every name in it begins with, an identifier; by default the file's.
         x : array (n, fan_in), optional
@@ -140,6 +140,8 @@ class InFiles:
             Where ``name`` is no identifier, or a parameter or an output is not finite.
         AttributeError
             Where the network knows no input shape yet.
+        OSError
+            Where the system cannot write; an old file is as it was.
 
         Notes
         -----

@@ -16,13 +16,12 @@ import os
 import re
 import symtable
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastnn import stand_ins
+from fastnn import files, stand_ins
 from fastnn.explain import source_of
 from fastnn.kernels._kernel import KERNELS
 from fastnn.kernels._op import PREDICT, op_of
@@ -339,4 +338,4 @@ def _write_python(
             test,
         ]
     )
-    Path(path).write_text(text, encoding="utf-8")
+    files.put(path, text.encode())

@@ -18,11 +18,11 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn import files
 from fastnn.export import Model, Step, lines_of, model_of, number_text, remark
 
 if TYPE_CHECKING:
@@ -246,13 +246,13 @@ def write_c(
     net: Network, path: str | os.PathLike[str], name: str | None = None, x: Any = None
 ) -> None:
     """Write a header; see `Network.export_c`."""
-    name = Path(path).stem if name is None else name
+    name = files.named_file(path).stem if name is None else name
     if not isinstance(name, str) or not PREFIX.fullmatch(name):
         raise ValueError(
             "name must begin with a letter and have letters, digits and single underscores, "
             f"as names in C do, got {name!r}"
         )
-    Path(path).write_text(header(model_of(net, x), name), encoding="ascii")
+    files.put(path, header(model_of(net, x), name).encode("ascii"))
 
 
 def header(model: Model, name: str) -> str:

@@ -27,6 +27,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,10 +123,21 @@ def write(
     ...     files.read(f"{folder}/a.safetensors")
     ({'x': array([0, 1, 2])}, {'note': 'three'})
     """
-    asked = str(file_path("path", path))
-    if not file_path("path", path).name:
-        raise ValueError(f"path must name a file, got {asked!r}")
-    head, body = _content(os.path.basename(asked), arrays, metadata)
+    head, body = _content(named_file(path).name, arrays, metadata)
+    put(path, head, body)
+
+
+def named_file(path: str | os.PathLike[str]) -> Path:
+    """A path that names a file."""
+    asked = file_path("path", path)
+    if not asked.name:
+        raise ValueError(f"path must name a file, got {str(asked)!r}")
+    return asked
+
+
+def put(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+    """Write the parts to a file, one behind the other: all of it or nothing, as `write` does."""
+    asked = str(named_file(path))
     as_it_was = "; nothing was saved, what was there is as it was"
     with contextlib.ExitStack() as stack:
         with _named(asked, as_it_was):
@@ -134,7 +146,7 @@ def write(
             if fcntl:  # opened before anything is written: a failure now does no harm
                 folder = stack.enter_context(_opened(os.path.dirname(target), os.O_RDONLY))
             _sweep(target)
-            while not _replaced(target, mode, head, body):
+            while not _replaced(target, mode, *parts):
                 pass
         with _named(asked, "; the new file is whole, but may not survive a power cut"):
             if fcntl:

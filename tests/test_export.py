@@ -2,6 +2,7 @@
 
 import ast
 import ctypes
+import errno
 import os
 import re
 import runpy
@@ -326,6 +327,23 @@ def test_what_cannot_be_exported(method, tmp_path):
     with pytest.raises(ValueError, match="x must have shape"):
         getattr(small(), method)(path, x=[[1.0, 2.0]])
     assert not path.exists()
+
+
+@pytest.mark.parametrize("method", ["export_c", "export_numpy", "export_njit"])
+def test_a_file_is_replaced_whole_or_not_at_all(method, tmp_path, monkeypatch):
+    net, path = single("tanh", "float32"), tmp_path / "model"
+    path.write_text("old")
+
+    def full(descriptor, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left on device; nothing was saved"):
+            getattr(net, method)(path)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["model"]
+    getattr(net, method)(path)
+    assert "tanh" in path.read_text() and os.listdir(tmp_path) == ["model"]
 
 
 def test_an_op_without_a_text_is_named(tmp_path, monkeypatch):
