@@ -37,11 +37,13 @@ def steps(dtypes: Iterable[str]) -> Iterator[tuple[str, Callable[[], object]]]:
     for name in dtypes:
         dtype = np.dtype(name)
         for op in OPS.values():
-            for function in filter(None, (op.forward, op.backward, op.gradient)):
+            functions = op.forward, op.backward, op.gradient, *(op.in_parts or ())
+            for function in filter(None, functions):
                 yield f"{name} {op.name}", partial(address, function, dtype)
         for rule, (update, _) in RULES.items():
             yield f"{name} {rule}", partial(address, update, dtype, RULE)
-        for function, kinds in ((gather.numbers, _INPUTS), (gather.labels, _LABELS)):
+        sources = (gather.numbers, _INPUTS), (gather.columns, _INPUTS), (gather.labels, _LABELS)
+        for function, kinds in sources:
             for kind in kinds:
                 record = source_dtype(np.dtype(kind))
                 yield f"{name} data of {kind}", partial(address, function, dtype, record)

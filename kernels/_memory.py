@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
@@ -134,6 +135,21 @@ if JIT:
         return types.CPointer(kind)(types.intp, item), generate
 
     @intrinsic
+    def prefetch(typing, base, offset):
+        """Have the processor bring a line of memory near that is going to be read."""
+
+        def generate(context, builder, signature, args):
+            place, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [place, number, number, number])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            line = builder.bitcast(builder.gep(*args[:1], [args[1]]), place)
+            read, second_level, data = (ir.Constant(number, n) for n in (0, 2, 1))
+            builder.call(function, [line, read, second_level, data])
+            return context.get_dummy_value()
+
+        return types.void(base, types.intp), generate
+
+    @intrinsic
     def call(typing, address, record, net, lo, hi):
         """Call the function (record, net, lo, hi) that was compiled at an address."""
 
@@ -185,6 +201,9 @@ else:
     def pointer_at(address, item):
         """Stand-in for a pointer to what lies at an address."""
         return _anywhere(int(address), np.asarray(item).dtype)
+
+    def prefetch(base, offset):
+        """Nothing to hasten."""
 
     def call(address, record, net, lo, hi):
         """Call the function (record, net, lo, hi) that has this number."""

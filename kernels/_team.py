@@ -24,6 +24,7 @@ from ._kernel import JIT, part
 # Places in a team's array of int64, 64 bytes apart: threads that write to one cache line hinder
 # each other.
 WANTED, PRESENT, MEMBERS, WAITING, ROUND = 0, 8, 16, 24, 32
+LINE = 16  # numbers that are not parted: those on a line of the cache belong to one thread
 TEAM = 40  # size of the array, all zeros before the team joins
 CALLED_OFF = -1  # in place of the number of members: go home
 PATIENCE = 3_000_000  # looks for a thread that does not come, a second or more
