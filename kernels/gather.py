@@ -37,9 +37,9 @@ def gather_rows(source, order, scale, offset, out):
                 out[b, c] = out.dtype.type(source[order[b], c]) * factor + shift
         return
     # Rows that follow one another, as in a batch that holds all of them, are one long row.
-    several = batch if apart == width and consecutive(order) else 1
+    several, step = batch if apart == width and consecutive(order) else 1, LINE // source.itemsize
     for b in range(0, batch, several):
-        fetch(data, order, b + 1, apart, 0, width, source.itemsize)
+        fetch(data, order, b + 1, apart, 0, width, step)
         row = vector(data, order[b] * apart, several * width)
         copy_scaled(row, factor, shift, vector(to, b * width, several * width))
 
@@ -69,21 +69,22 @@ def gather_columns(source, order, scale, offset, first, last, out):
     factor, shift = out.dtype.type(scale), out.dtype.type(offset)
     data, to = pointer(source), pointer(out)
     apart, rest = divmod(source.strides[0], source.itemsize)
+    step = LINE // source.itemsize
     for b in range(batch):
         if source.strides[1] != source.itemsize or rest:
             for c in range(first, last):
                 out[b, c] = out.dtype.type(source[order[b], c]) * factor + shift
         else:
-            fetch(data, order, b + 1, apart, first, last, source.itemsize)
+            fetch(data, order, b + 1, apart, first, last, step)
             row = vector(data, order[b] * apart + first, last - first)
             copy_scaled(row, factor, shift, vector(to, b * width + first, last - first))
 
 
 @part(inline=True)
-def fetch(data, order, b, apart, first, last, itemsize):
-    """Have the row of another row of the batch brought near: it may lie anywhere in memory."""
-    if b < order.size:
-        for c in range(first, last, LINE // itemsize):
+def fetch(data, order, b, apart, first, last, step):
+    """Have a long row of the array brought near, line by line: it may lie anywhere in memory."""
+    if last - first > step and b < order.size:
+        for c in range(first, last, step):
             prefetch(data, order[b] * apart + c)
 
 
