@@ -157,14 +157,22 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
         results.append(builder.phi(vector))
         results[-1].add_incoming(first, entry)
         results[-1].add_incoming(following, loop)
-    for (r, v), value in zip(cells, results, strict=True):
-        store(value, builder.gep(out, [builder.mul(out_row, number(r))]), v)
-    with builder.if_then(builder.fcmp_unordered("!=", slope, ir.Constant(element, 1.0))):
-        slopes = splat(slope, vector)
-        for (r, v), value in zip(cells, results, strict=True):
-            beside = [builder.gep(base, [builder.mul(out_row, number(r))]) for base in (mask, out)]
-            below = builder.fcmp_ordered("<=", load(beside[0], v), zero)
-            store(builder.select(below, builder.fmul(slopes, value), value), beside[1], v)
+
+    def row_of(base, r):
+        return builder.gep(base, [builder.mul(out_row, number(r))])
+
+    bends = builder.fcmp_unordered("!=", slope, ir.Constant(element, 1.0))
+    with builder.if_else(bends) as (bent, straight):
+        with bent:  # everything is stored once, also where the output is its own mask
+            slopes, own = splat(slope, vector), builder.icmp_unsigned("==", mask, out)
+            for (r, v), value in zip(cells, results, strict=True):
+                side = builder.select(own, value, load(row_of(mask, r), v))
+                below = builder.fcmp_ordered("<=", side, zero)
+                value = builder.select(below, builder.fmul(slopes, value), value)
+                store(value, row_of(out, r), v)
+        with straight:
+            for (r, v), value in zip(cells, results, strict=True):
+                store(value, row_of(out, r), v)
 
 
 def _emit_rows(builder, element, count, vectors, partial, arguments):
