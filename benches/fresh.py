@@ -93,4 +93,12 @@ def _seconds(program: str, **environment: str) -> float:
 def _run(program: str, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", program]
     options = {"capture_output": True, "text": True, "check": True}
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, **options)
+    return subprocess.run(command, cwd=ROOT, env={**installed(), **environment}, **options)
+
+
+def installed() -> dict[str, str]:
+    """The environment, without what would have a checkout's sources compiled at every start.
+
+    An installed package has its bytecode beside it.
+    """
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}

@@ -15,6 +15,7 @@ from numba import njit
 from numba.core import event
 
 import fastnn as fnn
+from benches.fresh import installed
 from benches.timing import interleaved, machine
 
 BATCH, BATCHES = 32, 100
@@ -106,9 +107,9 @@ def second_process():
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "program.py"
         program.write_text(USER)
+        options = {"capture_output": True, "text": True, "check": True}
         runs = [
-            subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
-            for _ in range(4)
+            subprocess.run([sys.executable, program], env=installed(), **options) for _ in range(4)
         ]
     return min(float(run.stdout) for run in runs[1:])
 
