@@ -16,6 +16,7 @@ from numba.extending import (
 from ._kernel import compiled, part
 from ._memory import call, pointer, pointer_at, shifted, vector
 from ._op import OP, RULE, SOURCE, TERM, Net, row_values
+from ._team import ALONE, FIRST
 from .gather import copy_scaled
 from .gemm import FEW_ROWS, SCRATCH, ZEROS
 from .noise import mixed
@@ -122,11 +123,11 @@ def learn(desk, net, score, moves):
     )  # fmt: skip
     weight = penalty(terms, batch)
     meeting, size, parts = net.order, desk.size, desk.parts if moves else 1  # nobody to meet
-    cut = first_phase(ops, sources, batch, desk.first, size, parts, meeting, 0, 1)
+    cut = first_phase(ops, sources, batch, desk.first, size, parts, meeting, FIRST, ALONE)
     loss, _ = scores(ops, batch)
     vector(pointer_at(score, 0.0), 0, 1)[0] = loss / net.batch + weight
     if moves == 0:
-        weights_pass(ops, batch, 0, 1)
+        weights_pass(ops, batch, FIRST, ALONE)
         for t in range(terms.size):
             count = terms[t].rows * terms[t].columns
             penalty_step(
@@ -138,7 +139,7 @@ def learn(desk, net, score, moves):
         rule.learning_rate = rates[0 if rates.size == 1 else rule.step - desk.first_rate]
         rule.step += 1
         factors = np.ones(terms.size)
-        second_phase(ops, terms, factors, rule, batch, size, cut, meeting, 0, 1)
+        second_phase(ops, terms, factors, rule, batch, size, cut, meeting, FIRST, ALONE)
 
 
 # ---------------------------------------------------------------------------

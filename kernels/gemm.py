@@ -99,8 +99,8 @@ def _pack_transposed(rows, columns, source, stride, packed, width, spare):
     for j in range(0, columns, side):
         block, apart = shifted(source, j * stride), stride
         if j == whole_columns:
-            _pack_a(columns - j, whole_rows, block, stride, spare, STRIDE_A)
-            block, apart = spare, STRIDE_A
+            _pack_a(columns - j, whole_rows, block, stride, spare, FAR)
+            block, apart = spare, FAR
         for i in range(0, whole_rows, side):
             transpose(shifted(block, i), apart, shifted(packed, i * width + j), width)
     copy = matrix(packed, 0, rows, width)
@@ -132,7 +132,7 @@ def _row(n, k, a, a_k, b, b_k, start, start_column, out, slope, mask):
             done += LONG * width
     for j in range(done, n, VECTORS * width):
         _panel(
-            1, k, a, NONE, a_k, shifted(b, j), b_k, shifted(start, j * start_column), NONE,
+            UNIT, k, a, NONE, a_k, shifted(b, j), b_k, shifted(start, j * start_column), NONE,
             shifted(out, j), NONE, slope, shifted(mask, j), min(VECTORS * width, n - j),
         )  # fmt: skip
 

@@ -26,14 +26,15 @@ import numpy as np
 from ._kernel import compiled, part
 from ._memory import call, pointer, pointer_at, shifted, vector
 from ._op import EVALUATE, LOSS, OP, PREDICT, TRAIN, Net, row_values
-from ._team import LINE, join, meet, share
+from ._team import ALONE, FIRST, LINE, UNPARTED, join, meet, share
 from .gemm import SCRATCH
 from .noise import mixed
 from .optimizers import finite
 from .penalties import average, constrain, limits, penalize, penalty, rescale
 
-GRAIN = 4  # rows of a batch or of a weight that are not parted: tiles of one row are slow
-PENALIZE, RESCALE, UPDATE, AVERAGE = range(4)  # what is done to gradients and weights, in order
+GRAIN = np.int64(4)  # rows of a batch or of a weight that are not parted: tiles of one row are slow
+# What is done to gradients and weights, in order.
+PENALIZE, RESCALE, UPDATE, AVERAGE = map(np.int64, range(4))
 NO_KEY = np.uint64(0)
 PART = 16  # rows that a part of a batch has at the least
 
@@ -66,7 +67,7 @@ def parted(op, members):
 def weight_rows(op, seat, members):
     """The rows of a weight that a seat moves."""
     if parted(op, members):
-        first, last = share(op.parts, 1, seat, members)
+        first, last = share(op.parts, UNPARTED, seat, members)
         start, _ = share(op.weight_rows, LINE, first, op.parts)
         _, stop = share(op.weight_rows, LINE, last - 1, op.parts)
         return start, stop
@@ -81,7 +82,7 @@ def training_forward(plan, net, lo, hi, meeting, seat, members):
             if plan[i].columns:
                 together(plan[i].forward, plan[i], net, meeting, seat, members)
             elif parted(plan[i], members):
-                first, last = share(plan[i].parts, 1, seat, members)
+                first, last = share(plan[i].parts, UNPARTED, seat, members)
                 call(plan[i].forward_parts, plan[i], net, first, last)
                 meet(meeting, members)
                 if lo < hi:
@@ -198,11 +199,11 @@ def weights_pass(plan, net, seat, members):
 def parts_pass(plan, sources, net, first, size, parts, meeting, seat, members):
     """First phase of a batch in parts: the rows of this seat's parts, and their gradients."""
     rows = (net.batch + parts * GRAIN - 1) // (parts * GRAIN) * GRAIN
-    lo, hi = share(parts, 1, seat, members)
+    lo, hi = share(parts, UNPARTED, seat, members)
     for i in range(lo, hi):
         start, stop = min(i * rows, net.batch), min((i + 1) * rows, net.batch)
         rows_pass(plan, sources, net, first, start, stop, meeting, seat, members)
-        weights_pass(plan, narrowed(net, start, stop, i * size), 0, 1)
+        weights_pass(plan, narrowed(net, start, stop, i * size), FIRST, ALONE)
 
 
 @part
@@ -359,7 +360,7 @@ def evaluate(plan, sources, buffers, capacity, room, order, losses, metrics, tea
     The blocks are shared out: each seat has ``room`` numbers of the work buffer for itself.
     """
     members = join(pointer(team), seat)
-    lo, hi = share(losses.size, 1, seat, members)
+    lo, hi = share(losses.size, UNPARTED, seat, members)
     for i in range(lo, hi):
         start = i * capacity
         stop = min(start + capacity, order.size)
