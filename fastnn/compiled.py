@@ -106,8 +106,7 @@ def prepared(
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
     rows = addressed(plan, metric, len(sources) > 2, dtype, mode)
-    in_parts = mode == TRAIN and bool(rows["parts"].any())
-    return rows, records(sources, dtype, in_parts), order, sources
+    return rows, records(sources, dtype, mode == TRAIN and plan.in_parts), order, sources
 
 
 def parts_of(plan: Plan) -> int:

@@ -65,12 +65,7 @@ class Desk:
         if "learning" in in_njit.WANTED and not net._turns.busy[0]:
             if self.seen is None:
                 self._targets(net)
-            seen = (
-                *(id(net._rule), id(net._state), net._optimizer),
-                *vars(net._optimizer).items(),
-                *(net.layers[p.layer].trainable for p in net.plan.parameters),
-                *(net.layers[p.layer].term(p.name) for p in net.plan.parameters),
-            )
+            seen = id(net._rule), id(net._state), *net._settings()
             if seen != self.seen:
                 self._learning(net)
                 self.seen = seen

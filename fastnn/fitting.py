@@ -63,6 +63,7 @@ class Steps:
 
     def __init__(self, network: Network, rows: int) -> None:
         self.network, self.terms = network, network._terms(network._rule)
+        self.settings: tuple[Any, ...] = ()  # that the steps of `train_on_batch` follow
         self.unseen = 0.0  # seconds of steps since the optimizer's memory was looked at
         self._make_room(rows)
 
@@ -332,19 +333,23 @@ def train_on_batch(
     network: Network, x: Any, y: Any, sample_weight: Any, class_weight: Any
 ) -> dict[str, float]:
     """Take one step; see `Network.train_on_batch`."""
-    optimizer = network._optimizer
-    optimizer.check()
-    if isinstance(optimizer, LBFGS):
-        raise ValueError("LBFGS cannot take single steps: call fit with all rows")
+    optimizer, steps = network._optimizer, network._steps
+    changed = steps is None or steps.settings != network._settings()
+    if changed:
+        optimizer.check()
+        if isinstance(optimizer, LBFGS):
+            raise ValueError("LBFGS cannot take single steps: call fit with all rows")
     data = _data(network, x, y, sample_weight, class_weight, None)
     rows, scores = len(data.pair[0].array), np.zeros((3, 1))
     with Interrupts() as interrupts, interrupts.held(), network._turns.alone():
-        if network._plan is not None:
-            network._follow_optimizer()  # which may need other buffers
-        steps = network._steps
+        if changed:
+            if network._plan is not None:
+                network._follow_optimizer()  # which may need other buffers
+            steps = network._steps
         if steps is None:
             steps = network._steps = _prepared(network, data, rows)[0]
-        steps.terms = network._terms(network._rule)
+        if changed:
+            steps.terms, steps.settings = network._terms(network._rule), network._settings()
         piece = Slice(np.arange(rows), np.array([0]), np.array([rows]), True)
         with network._turns.moving():
             done = steps.step(data.pair, piece, scores)
@@ -376,7 +381,8 @@ def _data(
         stream, (x, y, *weights) = _first_of(x)
         sample_weight = weights[0] if weights else None
     pair, plan = network._pair(x, y, sample_weight, class_weight)
-    check_trainable(network, plan)
+    if plan is not network._plan or network._steps is None:  # else it was looked at before
+        check_trainable(network, plan)
     validation: tuple[Any, ...] = ()
     if validation_data is not None:
         if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:

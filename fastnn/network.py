@@ -35,6 +35,7 @@ from fastnn.kernels.optimizers import RULES
 from fastnn.layers import Input, Layer
 from fastnn.layers import input_shape as sample_shape
 from fastnn.plan import Plan
+from fastnn.schedules import Schedule
 from fastnn.sources import Source
 from fastnn.training import History, Progress, Training
 
@@ -234,6 +235,16 @@ class Network(InFiles, InCompiledCode):
         # A rule without its memory would write anywhere: all of this, or none.
         self._optimizer, self._rule, self._state, self._grads = optimizer, rule, state, grads
         self._steps, self._pairs = None, []
+
+    def _settings(self) -> tuple[Any, ...]:
+        """All that a user may change between two steps; equal where nothing was changed."""
+        rate = self._optimizer.learning_rate
+        return (
+            *(self._optimizer, *vars(self._optimizer).items()),
+            *(vars(rate).items() if isinstance(rate, Schedule) else ()),
+            *(self.layers[p.layer].trainable for p in self.plan.parameters),
+            *(self.layers[p.layer].term(p.name) for p in self.plan.parameters),
+        )
 
     def _follow_optimizer(self) -> None:
         """Take over hyper-parameters that were changed since the last step."""

@@ -123,6 +123,8 @@ class Plan:
         that has it and its name.
     addressed : dict
         Copies of ``rows`` that know their compiled functions, kept by `fastnn.compiled`.
+    in_parts : bool
+        Whether the first op's sums are cut into parts.
     first : int
         The first op whose backward pass training needs: what lies before it has no
         parameters.
@@ -197,7 +199,9 @@ class Plan:
         """
         first = self.rows[0]
         parts = min(PARTS, int(first.fan_in // first.fan_out))
-        if op_of(first).in_parts and parts > 1 and first.fan_in * first.fan_out >= LONG:
+        large = first.fan_in * first.fan_out >= LONG
+        self.in_parts = bool(op_of(first).in_parts and parts > 1 and large)
+        if self.in_parts:
             first.parts = parts
 
     def _look_for_first(self) -> None:

@@ -18,7 +18,9 @@ from fastnn.losses import Loss
 __all__ = ["Source", "inputs", "targets", "weights"]
 
 # bool is read as the byte that it is.
-_READABLE = "float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+_READABLE = set(
+    map(np.dtype, "float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
+)
 _CLASSES = ("classes", "chances", "signs")  # domains whose targets may be given as class labels
 _PIECE = 1 << 20  # values that are looked at at once, so that no check doubles the memory
 
@@ -36,8 +38,7 @@ class Source(NamedTuple):
     @property
     def readable(self) -> bool:
         """Whether compiled code reads the array as it is."""
-        dtype = self.array.dtype
-        return dtype.isnative and dtype.name in _READABLE and self.array.flags.aligned
+        return self.array.dtype in _READABLE and self.array.flags.aligned
 
     def arrays(self, order: np.ndarray) -> dict[str, Any]:
         """Arguments of the gathering kernel, but for its output."""

@@ -446,3 +446,52 @@ def test_names_and_defaults():
     assert fnn.Adam().fields() == {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "raw_epsilon": 0}
     assert fnn.SGD().rule == "sgd" and fnn.SGD(momentum=0.5).rule == "momentum"
     assert fnn.Adam(0.5, decay=1.0).rates(0, 3).tolist() == [0.5, 0.25, 0.5 / 3]
+
+
+CHANGES = {
+    "rate": lambda net: setattr(net.optimizer, "learning_rate", 0.02),
+    "schedule": lambda net: setattr(
+        net.optimizer, "learning_rate", fnn.schedules.InverseTimeDecay(0.1, 0.5)
+    ),
+    "within the schedule": lambda net: setattr(net.optimizer.learning_rate, "decay", 2.0),
+    "means": lambda net: setattr(net.optimizer, "beta1", 0.5),
+    "another rule": lambda net: setattr(net.optimizer, "amsgrad", True),
+    "limit": lambda net: setattr(net.optimizer, "clip_norm", 0.01),
+    "average": lambda net: setattr(net.optimizer, "ema", 0.9),
+    "penalty": lambda net: setattr(net.layers[0], "weight_l2", 0.1),
+    "frozen": lambda net: setattr(net.layers[0], "trainable", False),
+    "thawed": lambda net: setattr(net.layers[0], "trainable", True),
+    "new": lambda net: setattr(net, "optimizer", fnn.SGD(0.1, momentum=0.9)),
+}
+
+
+@pytest.mark.parametrize("backend", ["compiled", "numpy"])
+def test_a_step_follows_whatever_was_changed_before_it(backend):
+    """What was looked at once is not looked at again: a network that always looks is no wiser."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((8, 3)), rng.standard_normal((8, 2))
+    nets = [
+        fnn.Network(
+            [fnn.Dense(4, "tanh"), fnn.Dense(2)],
+            optimizer=fnn.Adam(0.01),
+            dtype="float64",
+            seed=0,
+            backend=backend,
+        )
+        for _ in range(2)
+    ]
+    forgetful, wise = nets
+    seen = set()
+    for name, change in {"nothing": lambda net: None, **CHANGES}.items():
+        for net in nets:
+            change(net)
+        for _ in range(2):
+            wise._steps = None
+            assert forgetful.train_on_batch(x, y) == wise.train_on_batch(x, y), name
+            assert forgetful.params.tobytes() == wise.params.tobytes(), name
+            seen.add(forgetful.params.tobytes())
+    assert len(seen) == 2 * (1 + len(CHANGES))
+    forgetful.optimizer.momentum = 2
+    with pytest.raises(ValueError, match="momentum must be"):
+        forgetful.train_on_batch(x, y)
+    assert forgetful.params.tobytes() == wise.params.tobytes()
