@@ -279,10 +279,10 @@ class InCompiledCode:
         """One step of the optimizer, all rows in one batch, here and in compiled code.
 
         The step that `fit` or `train_on_batch` would take: they go on where it ends, with the
-        same bits. In compiled code nobody guards the network: one thread at a time may train
-        it, those that predict meanwhile see parameters in motion, and a loss that is not finite
-        is returned, not raised, and changes nothing. Schedules of the learning rate are known
-        for 32,768 steps or more from the start of the compiled call.
+        same bits. One thread at a time trains a network; in compiled code those that predict
+        meanwhile see parameters in motion, and a loss that is not finite is returned, not raised,
+        and changes nothing. Schedules of the learning rate are known for 32,768 steps or more
+        from the start of the compiled call.
 
         Parameters
         ----------

@@ -39,11 +39,14 @@ class Turns:
         and after a look has seen parameters at rest, and needs no lock: looks are many and short.
     busy : (int, int)
         Process and thread that train.
+    taken : array (1,) of int64
+        Not 0 while anybody trains, in Python or in compiled code, which knows this number alone.
     """
 
     def __init__(self) -> None:
         self.version = 0
         self.busy = 0, 0
+        self.taken = np.zeros(1, np.int64)
         self.waiting: dict[int, bool] = {}  # threads that want to see the parameters at rest
 
     @contextmanager
@@ -60,11 +63,16 @@ class Turns:
             if self.busy[0] == me[0]:  # else the other process has it, not this one
                 raise RuntimeError("the network is being fitted; wait for that, or fit a copy")
             self.refuse_halves()
-            self.busy = me
+            if self.taken[0] and not self.busy[0]:
+                raise RuntimeError(
+                    "the network is being trained by compiled code in another thread; wait for "
+                    "that, or fit a copy"
+                )
+            self.busy, self.taken[0] = me, 1
         try:
             yield
         finally:
-            self.busy = 0, 0
+            self.busy, self.taken[0] = (0, 0), 0
 
     def refuse_others(self) -> None:
         """Let nobody change, copy or save a network that another thread trains."""

@@ -53,6 +53,8 @@ class Desk:
         for name in ("fan_in", "fan_out", "row_size", "out"):
             desk[name] = getattr(plan, name)
         desk.scale, desk.offset = scaling(net)
+        self.taken = net._turns.taken
+        desk.taken = place(self.taken)
         self.address = place(desk)
         self.seen: Any = None  # what the learning was prepared for
         self.rates = np.empty(0)

@@ -135,6 +135,16 @@ if JIT:
         return types.CPointer(kind)(types.intp, item), generate
 
     @intrinsic
+    def exchanged(typing, base, expected, value):
+        """What a number was; where it was what is expected it has become another, atomically."""
+
+        def generate(context, builder, signature, args):
+            pair = builder.cmpxchg(*args, "seq_cst", "seq_cst")
+            return builder.extract_value(pair, 0)
+
+        return types.int64(base, types.int64, types.int64), generate
+
+    @intrinsic
     def prefetch(typing, base, offset):
         """Have the processor bring a line of memory near that is going to be read."""
 
@@ -201,6 +211,13 @@ else:
     def pointer_at(address, item):
         """Stand-in for a pointer to what lies at an address."""
         return _anywhere(int(address), np.asarray(item).dtype)
+
+    def exchanged(base, expected, value):
+        """What a number was; where it was what is expected it has become another."""
+        before = int(base.array[base.position])
+        if before == expected:
+            base.array[base.position] = value
+        return before
 
     def prefetch(base, offset):
         """Nothing to hasten."""

@@ -14,7 +14,7 @@ from numba.extending import (
 )
 
 from ._kernel import compiled, part
-from ._memory import call, pointer, pointer_at, shifted, vector
+from ._memory import call, exchanged, pointer, pointer_at, shifted, vector
 from ._op import OP, RULE, SOURCE, TERM, Net, row_values
 from ._team import ALONE, FIRST
 from .gather import copy_scaled
@@ -42,6 +42,7 @@ DESK = np.dtype(
         ("learn", np.int64),  # address of the compiled function (desk, net, score, moves)
         ("trainable", np.int64),  # whether there is a gradient with respect to the parameters
         ("steps", np.int64),  # whether the optimizer takes single steps
+        ("taken", np.int64),  # address of a number that is not 0 while somebody trains the network
         ("learn_ops", np.int64),  # address of what training runs, and how many they are
         ("learn_count", np.int64),
         ("first", np.int64),  # as in Plan
@@ -79,6 +80,7 @@ WRONG_LABEL = "y must hold class labels from 0, below the number of outputs"
 NOT_TRAINABLE = "this network cannot be trained: see what fit says of it"
 NO_STEPS = "LBFGS cannot take single steps: call fit with all rows"
 NO_RATES = "the schedule was asked for 65,536 learning rates at the start of the compiled call"
+TAKEN = "the network is being trained: one thread at a time; give each a copy of its own"
 NO_GRADIENT = "step and Embedding have no gradient with respect to their input"
 WRONG_ROOM = "scratch is too small: it must hold at least scratch_size(rows) numbers"
 
@@ -330,6 +332,12 @@ def bring_targets(desk, y, column, rows, target):
     if desk.signs:
         for i in range(target.size):
             target[i] = kind(-1) if target[i] <= kind(0) else kind(1)
+
+
+@part
+def take(desk, free, taken):
+    """Have the network for a step, or give it back; whether it was as it had to be."""
+    return exchanged(pointer_at(desk.taken, np.int64(0)), free, taken) == free
 
 
 @part

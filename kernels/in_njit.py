@@ -15,7 +15,7 @@ of a kernel becomes part of the user's function, which can therefore be kept on 
 cache.
 
 Calls may run at the same time: each has its own room. Only `train_step` writes to what belongs to
-the network.
+the network, and raises where somebody trains it already.
 """
 
 import numpy as np
@@ -42,6 +42,7 @@ from .desk import (
     NO_RATES,
     NO_STEPS,
     STACK,
+    TAKEN,
     WRONG_GRAD,
     WRONG_OUT,
     WRONG_ROOM,
@@ -54,6 +55,7 @@ from .desk import (
     learn_room_for,
     pull,
     room_for,
+    take,
     teach,
 )  # fmt: skip
 
@@ -347,4 +349,8 @@ def train_step_of(self, x, y, column):
         if not 0 <= rule.step - desk.first_rate < desk.rates_count:
             raise RuntimeError(NO_RATES)
     room = np.empty(learn_room_for(desk.row_size, rows), on_stack(self).dtype)
-    return teach(desk, x, y, column, rows, room, pointer_at(desk.grads, room), 1)
+    if not take(desk, np.int64(0), np.int64(1)):
+        raise RuntimeError(TAKEN)
+    loss = teach(desk, x, y, column, rows, room, pointer_at(desk.grads, room), 1)
+    take(desk, np.int64(1), np.int64(0))
+    return loss

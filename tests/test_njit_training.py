@@ -1,5 +1,7 @@
 """Learning inside compiled code: the gradients and steps of `fit`, and what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from numba import njit
@@ -179,3 +181,58 @@ def test_a_loss_that_is_not_finite_moves_nothing():
     assert np.array_equal(net.params, before) and net._rule.step[0] == 0
     step(net, X, Y)
     assert not np.array_equal(net.params, before)
+
+
+@njit(nogil=True)
+def many_steps(net, x, y, count):
+    for _ in range(count):
+        net.train_step(x, y)
+
+
+@pytest.mark.skipif(not JIT, reason="of Python see test_while_fitting.py")
+def test_one_thread_at_a_time_trains_a_network():
+    """In compiled code or in Python; whoever comes second is told, and nothing has moved."""
+    net, x, y = build("regression")
+    step(net, x, y)
+    before = net.params.copy()
+    told = []
+
+    def during(epoch, logs):
+        with pytest.raises(RuntimeError, match="is being trained: one thread at a time"):
+            step(net, x, y)
+        told.append(epoch)
+
+    net.fit(x, y, epochs=2, callbacks=[during], verbose=0)
+    assert told == [0, 1] and not np.array_equal(net.params, before)
+    step(net, x, y)
+    net._turns.taken[0] = 1  # as while compiled code takes a step
+    before = net.params.copy()
+    with pytest.raises(RuntimeError, match="one thread at a time"):
+        step(net, x, y)
+    with pytest.raises(RuntimeError, match="compiled code in another thread"):
+        net.train_on_batch(x, y)
+    assert np.array_equal(net.params, before)
+    net._turns.taken[0] = 0
+    net.train_on_batch(x, y)
+
+
+@pytest.mark.skipif(not JIT, reason="nothing runs at the same time")
+def test_threads_that_train_one_network_are_told():
+    net, x, y = build("regression")
+    many_steps(net, x, y, 1)
+    taken = net._rule.step[0]
+    count = 20_000
+
+    def run(_):
+        try:
+            many_steps(net, x, y, count)
+        except RuntimeError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(4) as pool:
+        ends = list(pool.map(run, range(4)))
+    assert any("one thread at a time" in end for end in ends)
+    assert "" in ends, "somebody always has it"
+    assert not net._turns.taken[0] and np.isfinite(net.params).all()
+    assert count <= net._rule.step[0] - taken <= 4 * count
