@@ -37,7 +37,6 @@ PARTS, SMALL = 4, 1 << 12  # parts of a batch; gradients that all of them togeth
 LOCKED = JIT and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 _GATHER = {"gather_rows": gather.numbers, "gather_labels": gather.labels}
-_IN_PARTS = "forward", "forward_parts", "forward_sum"
 # Compiled code never warns; without the compiler the same code would.
 quiet = np.errstate(all="ignore")
 UPDATES = [update for update, _ in RULES.values()]
@@ -51,11 +50,7 @@ def addressed(plan: Plan, metric: str, weighted: bool, dtype: np.dtype, mode: in
         for row in rows:
             if row.when & mode:
                 op = op_of(row)
-                if mode == TRAIN and row.parts:
-                    for name, function in zip(_IN_PARTS, op.in_parts or (), strict=True):
-                        row[name] = address(function, dtype)
-                else:
-                    row.forward = address(op.forward, dtype)
+                row.forward = address(op.forward, dtype)
                 if mode == TRAIN and row.layer != METRIC:  # a loss may be a metric
                     row.backward = address(op.backward, dtype) if op.backward else 0
                     row.gradient = address(op.gradient, dtype) if row.trainable else 0
@@ -63,8 +58,8 @@ def addressed(plan: Plan, metric: str, weighted: bool, dtype: np.dtype, mode: in
     return plan.addressed[key]
 
 
-def records(sources: list[Source], dtype: np.dtype, in_parts: bool = False) -> np.ndarray:
-    """The sources as the interpreter reads them, the first by columns too where it has to."""
+def records(sources: list[Source], dtype: np.dtype) -> np.ndarray:
+    """The sources as the interpreter reads them."""
     # Without the compiler a record must have its own dtype, as no compiled function knows it.
     table = np.empty(len(sources), SOURCE if JIT else object)
     for i, source in enumerate(sources):
@@ -72,7 +67,6 @@ def records(sources: list[Source], dtype: np.dtype, in_parts: bool = False) -> n
         kind = source_dtype(array.dtype)
         record = (
             address(_GATHER[source.kernel], dtype, kind),
-            address(gather.columns, dtype, kind) if in_parts and i == 0 else 0,
             array.__array_interface__["data"][0],
             *array.shape,
             *array.strides,
@@ -106,7 +100,7 @@ def prepared(
     dtype = buffers.params.dtype
     sources, order = readable(sources, order, dtype)
     rows = addressed(plan, metric, len(sources) > 2, dtype, mode)
-    return rows, records(sources, dtype, mode == TRAIN and plan.in_parts), order, sources
+    return rows, records(sources, dtype), order, sources
 
 
 def parts_of(plan: Plan) -> int:

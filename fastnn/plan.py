@@ -56,9 +56,6 @@ from fastnn.layers import RECTIFIERS, Layer, Step
 
 __all__ = ["Parameter", "Plan"]
 
-# The sums of a first layer with so many weights or more are cut into parts, at the most so many.
-# (Batches are cut where there are few weights, see `fastnn.compiled.parts_of`: never both.)
-LONG, PARTS = 1 << 14, 4
 _COLUMNS = ("x", "out", "kept", "prob", "target", "weight", "bias")
 _WHEN = {
     ALWAYS: "always",
@@ -123,8 +120,6 @@ class Plan:
         that has it and its name.
     addressed : dict
         Copies of ``rows`` that know their compiled functions, kept by `fastnn.compiled`.
-    in_parts : bool
-        Whether the first op's sums are cut into parts.
     first : int
         The first op whose backward pass training needs: what lies before it has no
         parameters.
@@ -188,21 +183,7 @@ class Plan:
         records += self._ending(records, losses.get(loss), metrics.get(metric))
         self.sample_weight, self.weighted_loss = self._region(1), self._region(1)
         self.rows = _table(records)
-        self._look_for_parts()
         self._look_for_first()
-
-    def _look_for_parts(self) -> None:
-        """Cut the sums of a first layer that has many inputs: see `fastnn.kernels.dense`.
-
-        By its sizes alone: the bits must not depend on threads. The parts of a row's sums must
-        not be more than its inputs, whose gradients' room they take.
-        """
-        first = self.rows[0]
-        parts = min(PARTS, int(first.fan_in // first.fan_out))
-        large = first.fan_in * first.fan_out >= LONG
-        self.in_parts = bool(op_of(first).in_parts and parts > 1 and large)
-        if self.in_parts:
-            first.parts = parts
 
     def _look_for_first(self) -> None:
         trained = [i for i, row in enumerate(self.rows) if row.trainable]

@@ -37,13 +37,11 @@ def steps(dtypes: Iterable[str]) -> Iterator[tuple[str, Callable[[], object]]]:
     for name in dtypes:
         dtype = np.dtype(name)
         for op in OPS.values():
-            functions = op.forward, op.backward, op.gradient, *(op.in_parts or ())
-            for function in filter(None, functions):
+            for function in filter(None, (op.forward, op.backward, op.gradient)):
                 yield f"{name} {op.name}", partial(address, function, dtype)
         for rule, (update, _) in RULES.items():
             yield f"{name} {rule}", partial(address, update, dtype, RULE)
-        sources = (gather.numbers, _INPUTS), (gather.columns, _INPUTS), (gather.labels, _LABELS)
-        for function, kinds in sources:
+        for function, kinds in ((gather.numbers, _INPUTS), (gather.labels, _LABELS)):
             for kind in kinds:
                 record = source_dtype(np.dtype(kind))
                 yield f"{name} data of {kind}", partial(address, function, dtype, record)

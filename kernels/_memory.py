@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
@@ -145,21 +144,6 @@ if JIT:
         return types.int64(base, types.int64, types.int64), generate
 
     @intrinsic
-    def prefetch(typing, base, offset):
-        """Have the processor bring a line of memory near that is going to be read."""
-
-        def generate(context, builder, signature, args):
-            place, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [place, number, number, number])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            line = builder.bitcast(builder.gep(*args[:1], [args[1]]), place)
-            read, second_level, data = (ir.Constant(number, n) for n in (0, 2, 1))
-            builder.call(function, [line, read, second_level, data])
-            return context.get_dummy_value()
-
-        return types.void(base, types.intp), generate
-
-    @intrinsic
     def call(typing, address, record, net, lo, hi):
         """Call the function (record, net, lo, hi) that was compiled at an address."""
 
@@ -218,9 +202,6 @@ else:
         if before == expected:
             base.array[base.position] = value
         return before
-
-    def prefetch(base, offset):
-        """Nothing to hasten."""
 
     def call(address, record, net, lo, hi):
         """Call the function (record, net, lo, hi) that has this number."""

@@ -35,8 +35,6 @@ OP = np.dtype(
         ("forward", np.int64),  # address of the compiled function (op, net, lo, hi)
         ("backward", np.int64),  # likewise; 0 where nothing flows back
         ("gradient", np.int64),  # likewise; 0 where there are no parameters
-        ("forward_parts", np.int64),  # likewise, but see the field parts
-        ("forward_sum", np.int64),
         ("kind", np.int64),  # number of the op in OPS
         ("when", np.int64),  # PREDICT | TRAIN | EVALUATE: the passes it takes part in
         ("layer", np.int64),  # number of the layer it belongs to, or LOSS or METRIC
@@ -56,10 +54,6 @@ OP = np.dtype(
         ("row_size", np.int64),
         ("tail", np.int64),
         ("trainable", np.int64),  # whether its parameters move
-        # Parts that a long sum over fan_in is cut into, each of which a thread can have for itself,
-        # or 0. ``forward_parts`` computes the parts lo..hi for all rows of the batch, and
-        # ``forward_sum`` adds them up for the rows lo..hi.
-        ("parts", np.int64),
         ("columns", np.int64),  # whether it needs all rows of a batch, for columns of its own
         ("running_mean", np.int64),  # offset in params
         ("running_var", np.int64),
@@ -83,7 +77,6 @@ OP = np.dtype(
 SOURCE = np.dtype(
     [
         ("gather", np.int64),  # address of the compiled function (source, net, lo, hi)
-        ("gather_columns", np.int64),  # likewise, for all rows and some columns; 0 where unused
         ("array", np.int64),  # address of the user's array
         ("rows", np.int64),  # rows and columns of the user's array
         ("columns", np.int64),
@@ -231,7 +224,6 @@ class Op(NamedTuple):
     forward: Callable
     backward: Callable | None
     gradient: Callable | None
-    in_parts: tuple[Callable, Callable, Callable] | None
     targets: str
     metric: str
     per_target: int
@@ -248,7 +240,6 @@ def op(
     forward: Callable,
     backward: Callable | None = None,
     gradient: Callable | None = None,
-    in_parts: tuple[Callable, Callable, Callable] | None = None,
     targets: str = "",
     metric: str = "",
     per_target: int = 1,
@@ -267,9 +258,6 @@ def op(
         Where the name may be used.
     forward, backward, gradient : callable
         Functions ``(op, net, lo, hi)``; see the module's docstring.
-    in_parts : tuple of three callables, optional
-        What comes in place of ``forward`` where a sum is cut into parts, then ``forward_parts``
-        and ``forward_sum``; see ``OP``.
     targets : {"classes", "chances", "signs", "counts", "numbers"}
         Of a loss: rows that sum to 1, values from 0 to 1, values -1 and 1, values from 0,
         or any numbers.
@@ -280,8 +268,7 @@ def op(
     """
     if name in OPS:
         raise TypeError(f"{name}: an op of this name is registered already")
-    functions = forward, backward, gradient, in_parts
-    OPS[name] = Op(name, len(OPS), role, *functions, targets, metric, per_target)
+    OPS[name] = Op(name, len(OPS), role, forward, backward, gradient, targets, metric, per_target)
     BY_KIND.append(OPS[name])
 
 

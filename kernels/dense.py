@@ -16,7 +16,6 @@ import numpy as np
 from ._kernel import kernel, part
 from ._memory import matrix, pointer, shifted, vector
 from ._op import op, rows
-from ._team import LINE, share
 from .gemm import NONE, SCRATCH, UNIT, bent_gemm, gemm, zeros
 
 
@@ -149,66 +148,4 @@ def gradient(op, net, lo, hi):
         bias_gradient(grad_out, vector(net.grads, op.bias, op.tail))
 
 
-# A first layer with many inputs, in parts. As long as each thread has rows of the batch, in every
-# step all weights travel from where they were updated to all processors, and all data to where
-# the gradient of their weights is summed. A thread that has some inputs and their weights for
-# itself keeps both: what travels are parts of the sums, of which there are few.
-
-
-@part(inline=True)
-def partial_at(op, net, p):
-    """Where a part of the sums lies: the gradient of the data, that comes later, has the room."""
-    return shifted(net.grad_work, (op.x + p * op.fan_out) * net.capacity)
-
-
-@part
-def partial_sums(op, net, first, last, lo, hi):
-    """Parts ``first..last`` of the sums, for the batch rows ``lo..hi``."""
-    for p in range(first, last):
-        start, stop = share(op.fan_in, LINE, p, op.parts)
-        gemm(
-            hi - lo, op.fan_out, stop - start,
-            shifted(net.work, op.x * net.capacity + lo * op.fan_in + start), op.fan_in, UNIT,
-            shifted(net.params, op.weight + start * op.fan_out), op.fan_out, UNIT,
-            zeros(net.scratch), NONE, NONE,
-            shifted(partial_at(op, net, p), lo * op.fan_out), op.fan_out, net.scratch,
-        )  # fmt: skip
-
-
-@part
-def add_parts(op, net, lo, hi):
-    """``out = bias + parts of the sums``, one after another, rectified, for the rows ``lo..hi``."""
-    bias = vector(net.params, op.bias, op.tail)
-    for b in range(lo, hi):
-        out = vector(net.work, op.out * net.capacity + b * op.fan_out, op.fan_out)
-        slope = out.dtype.type(op.alpha)
-        for o in range(out.size):
-            out[o] = bias[o] if bias.size > 0 else 0
-        for p in range(op.parts):
-            partial = vector(partial_at(op, net, p), b * op.fan_out, op.fan_out)
-            for o in range(out.size):
-                out[o] += partial[o]
-        for o in range(out.size):
-            out[o] = slope * out[o] if out[o] <= 0 else out[o]
-
-
-def forward_parts(op, net, lo, hi):
-    """Parts ``lo..hi`` of the sums, for all rows of the batch."""
-    partial_sums(op, net, lo, hi, 0, net.batch)
-
-
-def forward_sum(op, net, lo, hi):
-    """The sums of the batch rows ``lo..hi``."""
-    add_parts(op, net, lo, hi)
-
-
-def forward_in_parts(op, net, lo, hi):
-    """Rows ``lo..hi`` of the batch, with the bits of the two above."""
-    partial_sums(op, net, 0, op.parts, lo, hi)
-    add_parts(op, net, lo, hi)
-
-
-op(
-    "dense", "layer", forward=forward, backward=backward, gradient=gradient,
-    in_parts=(forward_in_parts, forward_parts, forward_sum),
-)  # fmt: skip
+op("dense", "layer", forward=forward, backward=backward, gradient=gradient)

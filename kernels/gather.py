@@ -7,10 +7,8 @@ strides, so data larger than memory can be a memmap and images stay bytes.
 import numpy as np
 
 from ._kernel import kernel, part
-from ._memory import pointer, prefetch, strided, vector
+from ._memory import pointer, strided, vector
 from ._op import rows
-
-LINE = 64  # bytes of a line of the cache
 
 
 def sample_rows(arguments, rng):
@@ -37,55 +35,10 @@ def gather_rows(source, order, scale, offset, out):
                 out[b, c] = out.dtype.type(source[order[b], c]) * factor + shift
         return
     # Rows that follow one another, as in a batch that holds all of them, are one long row.
-    several, step = batch if apart == width and consecutive(order) else 1, LINE // source.itemsize
+    several = batch if apart == width and consecutive(order) else 1
     for b in range(0, batch, several):
-        fetch(data, order, b + 1, apart, 0, width, step)
         row = vector(data, order[b] * apart, several * width)
         copy_scaled(row, factor, shift, vector(to, b * width, several * width))
-
-
-def sample_columns(arguments, rng):
-    """Row numbers in any order, and columns that there are."""
-    width = arguments["out"].shape[1]
-    arguments["first"] = int(rng.integers(0, width))
-    arguments["last"] = int(rng.integers(arguments["first"], width + 1))
-    return sample_rows(arguments, rng)
-
-
-def gather_columns_reference(source, order, scale, offset, first, last, out):
-    out = out.copy()
-    out[:, first:last] = source[order, first:last] * scale + offset
-    return out
-
-
-@kernel(
-    "source(n,width) order(batch) scale() offset() first() last() out(batch,width) -> out",
-    reference=gather_columns_reference,
-    sample=sample_columns,
-)
-def gather_columns(source, order, scale, offset, first, last, out):
-    """As `gather_rows`, for the columns ``first..last`` alone."""
-    batch, width = out.shape
-    factor, shift = out.dtype.type(scale), out.dtype.type(offset)
-    data, to = pointer(source), pointer(out)
-    apart, rest = divmod(source.strides[0], source.itemsize)
-    step = LINE // source.itemsize
-    for b in range(batch):
-        if source.strides[1] != source.itemsize or rest:
-            for c in range(first, last):
-                out[b, c] = out.dtype.type(source[order[b], c]) * factor + shift
-        else:
-            fetch(data, order, b + 1, apart, first, last, step)
-            row = vector(data, order[b] * apart + first, last - first)
-            copy_scaled(row, factor, shift, vector(to, b * width + first, last - first))
-
-
-@part(inline=True)
-def fetch(data, order, b, apart, first, last, step):
-    """Have a long row of the array brought near, line by line: it may lie anywhere in memory."""
-    if last - first > step and b < order.size:
-        for c in range(first, last, step):
-            prefetch(data, order[b] * apart + c)
 
 
 @part(inline=True)
@@ -157,19 +110,6 @@ def numbers(source, net, lo, hi):
         source.scale,
         source.offset,
         rows(net, net.work, source.out, source.width, lo, hi),
-    )
-
-
-def columns(source, net, lo, hi):
-    """Gather the columns ``lo..hi`` of an array of numbers, for all rows of the batch."""
-    gather_columns(
-        source_view(source),
-        vector(net.order, 0, net.batch),
-        source.scale,
-        source.offset,
-        lo,
-        hi,
-        rows(net, net.work, source.out, source.width, 0, net.batch),
     )
 
 

@@ -11,10 +11,6 @@ another's. Where the weights are fewer than that, the batch is cut into parts, e
 is summed by the thread that has its rows, and what is added up in the second phase
 is one gradient for each part.
 
-A first layer of many inputs is the other way round: its weights are more than all that the rows
-leave. There each thread has some inputs and their weights for itself, in both phases, and the
-threads meet once more, for the sums that they have parts of; see `dense`.
-
 The result has the same bits for any number of threads: a batch is cut by its size alone,
 and the parts are added in their order.
 
@@ -57,23 +53,6 @@ def together(function, op, net, meeting, seat, members):
     meet(meeting, members)
 
 
-@part(inline=True)
-def parted(op, members):
-    """Whether each thread has inputs for itself, their weights, and parts of the sums."""
-    return 1 < members <= op.parts
-
-
-@part
-def weight_rows(op, seat, members):
-    """The rows of a weight that a seat moves."""
-    if parted(op, members):
-        first, last = share(op.parts, UNPARTED, seat, members)
-        start, _ = share(op.weight_rows, LINE, first, op.parts)
-        _, stop = share(op.weight_rows, LINE, last - 1, op.parts)
-        return start, stop
-    return share(op.weight_rows, GRAIN, seat, members)
-
-
 @part
 def training_forward(plan, net, lo, hi, meeting, seat, members):
     """As `forward`, with ops that the whole batch must meet for."""
@@ -81,12 +60,6 @@ def training_forward(plan, net, lo, hi, meeting, seat, members):
         if plan[i].when & TRAIN:
             if plan[i].columns:
                 together(plan[i].forward, plan[i], net, meeting, seat, members)
-            elif parted(plan[i], members):
-                first, last = share(plan[i].parts, UNPARTED, seat, members)
-                call(plan[i].forward_parts, plan[i], net, first, last)
-                meet(meeting, members)
-                if lo < hi:
-                    call(plan[i].forward_sum, plan[i], net, lo, hi)
             elif lo < hi:
                 call(plan[i].forward, plan[i], net, lo, hi)
 
@@ -113,17 +86,6 @@ def gather(sources, net, lo, hi):
     """Bring the batch rows ``lo..hi`` of every source into the work buffer."""
     for i in range(sources.size):
         call(sources[i].gather, sources[i], net, lo, hi)
-
-
-@part
-def gather_training(plan, sources, net, lo, hi, seat, members):
-    """As `gather`; where each thread has inputs for itself, these for all rows."""
-    own = parted(plan[0], members)
-    if own:
-        first, last = weight_rows(plan[0], seat, members)
-        call(sources[0].gather_columns, sources[0], net, first, last)
-    if lo < hi:
-        gather(sources[1:] if own else sources, net, lo, hi)
 
 
 @part
@@ -178,10 +140,9 @@ def scores(plan, net):
 @part
 def rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members):
     """First phase: rows are gathered and go forward and backward, down to the op ``first``."""
-    gather_training(plan, sources, net, lo, hi, seat, members)
+    if lo < hi:
+        gather(sources, net, lo, hi)
     training_forward(plan, net, lo, hi, meeting, seat, members)
-    if first == 0 and plan[0].parts > 0:  # the gradient of the data comes where sums have lain
-        meet(meeting, members)
     backward(plan, net, first, lo, hi, meeting, seat, members)
 
 
@@ -190,7 +151,7 @@ def weights_pass(plan, net, seat, members):
     """Second phase: the gradient of this seat's weights."""
     for i in range(plan.size):
         if plan[i].gradient != 0:
-            lo, hi = weight_rows(plan[i], seat, members)
+            lo, hi = share(plan[i].weight_rows, GRAIN, seat, members)
             if lo < hi:
                 call(plan[i].gradient, plan[i], net, lo, hi)
 
@@ -241,7 +202,7 @@ def over_weights(what, plan, terms, factors, rule, net, parts, seat, members):
         start, stop = share(rule.parameters, LINE, seat, members)
     for i in range(0 if parts > 1 else plan.size):
         if plan[i].gradient != 0:
-            lo, hi = weight_rows(plan[i], seat, members)
+            lo, hi = share(plan[i].weight_rows, GRAIN, seat, members)
             if lo < hi:
                 first = plan[i].weight + lo * plan[i].row_size
                 if first != stop:

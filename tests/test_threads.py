@@ -29,8 +29,8 @@ pytestmark = [
 
 DTYPES = ["float32", "float64"]
 D = fnn.Dense
-# Widths at which kernels choose another way, for the batch or for a thread's part of it: many
-# inputs, whose sums are cut into parts; operands that are packed; tiles that are not full.
+# Widths at which kernels choose another way, for the batch or for a thread's part of it: operands
+# that are packed; tiles that are not full; few outputs; a row alone.
 WIDE = {
     "wide": (lambda: [D(100, "relu"), D(600, "tanh"), D(3, "softmax")], 784),
     "odd": (lambda: [D(33, "tanh"), D(17, "sigmoid"), D(65), D(1)], 17),
