@@ -53,7 +53,7 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 
 # Arguments of an inlined part that LLVM is to know, of a type that numba does not: it would compile
 # the part anew for each literal number.
-TWO, THREE = np.int64(2), np.int64(3)
+ONE, TWO, THREE, FOUR = (np.int64(n) for n in (1, 2, 3, 4))
 
 
 class Kernel(NamedTuple):

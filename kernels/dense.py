@@ -13,10 +13,104 @@ Kinsley and Kukiela, *Neural Networks from Scratch*, chapters 3 and 9.
 
 import numpy as np
 
-from ._kernel import kernel, part
+from ._kernel import FOUR, ONE, THREE, TWO, kernel, part
 from ._memory import matrix, pointer, shifted, vector
 from ._op import op, rows
-from .gemm import NONE, SCRATCH, UNIT, bent_gemm, gemm, zeros
+from .gemm import NONE, SCRATCH, SPARE, STRAIGHT, UNIT, bent_gemm, gemm, spare_part, zeros
+
+# So few outputs would leave most of a vector empty. The product is then computed transposed, with
+# vectors along the batch, or along fan_in: ``NARROW`` rows, those that do not exist all zero.
+NARROW = 4
+
+
+@part(inline=True)
+def narrow(rows, fan_in, fan_out):
+    """Whether a layer is narrow, and what is copied of it has room in the scratch."""
+    room = NARROW * (rows + fan_in) <= SPARE
+    return fan_out <= NARROW and fan_in >= NARROW and rows >= 4 * NARROW and room
+
+
+@part
+def widened(values, packed):
+    """A copy of a narrow matrix with ``NARROW`` columns, in the spare part of the scratch."""
+    rows, columns = values.shape
+    wide = vector(packed, 0, rows * NARROW)
+    if columns == 1:
+        widen(values, wide, ONE)
+    elif columns == 2:
+        widen(values, wide, TWO)
+    elif columns == 3:
+        widen(values, wide, THREE)
+    else:
+        widen(values, wide, FOUR)
+    return packed
+
+
+@part(inline=True)
+def widen(values, wide, columns):
+    """Copy, for a number of columns that the compiler knows and vectorises for."""
+    narrow = vector(pointer(values), 0, values.size)
+    for i in range(values.shape[0]):
+        for c in range(NARROW):
+            value = narrow[i * columns + c] if c < columns else values.dtype.type(0)
+            wide[i * NARROW + c] = value
+
+
+@part
+def narrowed(transposed, slope, out):
+    """Copy the columns that exist back to rows, rectified."""
+    columns = out.shape[1]
+    if columns == 1:
+        turn(transposed, slope, out, ONE)
+    elif columns == 2:
+        turn(transposed, slope, out, TWO)
+    elif columns == 3:
+        turn(transposed, slope, out, THREE)
+    else:
+        turn(transposed, slope, out, FOUR)
+
+
+@part(inline=True)
+def turn(transposed, slope, out, columns):
+    """Copy, for a number of columns that the compiler knows and vectorises for."""
+    rows = out.shape[0]
+    narrow = vector(pointer(out), 0, out.size)
+    for i in range(rows):
+        for c in range(columns):
+            value = transposed[c, i]
+            narrow[i * columns + c] = slope * value if value <= 0 else value
+
+
+@part
+def narrow_forward(x, weight, bias, alpha, scratch, out):
+    """``out.T = bias + weight.T @ x.T``, rectified."""
+    batch, fan_in = x.shape
+    spare = spare_part(scratch)
+    wide = widened(weight, spare)
+    transposed = matrix(spare, NARROW * fan_in, NARROW, batch)
+    for o in range(NARROW):
+        transposed[o] = bias[o] if o < bias.size else x.dtype.type(0)
+    start = pointer(transposed)
+    gemm(
+        NARROW, batch, fan_in, wide, UNIT, NARROW, pointer(x), UNIT, fan_in,
+        start, batch, UNIT, start, batch, scratch,
+    )  # fmt: skip
+    narrowed(transposed, alpha, out)
+
+
+@part
+def narrow_gradient(grad_out, x, scratch, first, grad_weight):
+    """``grad_weight.T = grad_out.T @ x``, for the columns of ``x`` from ``first`` on."""
+    batch, fan_in = x.shape
+    some = grad_weight.shape[0]
+    spare = spare_part(scratch)
+    wide = widened(grad_out, spare)
+    transposed = matrix(spare, NARROW * batch, NARROW, some)
+    gemm(
+        NARROW, some, batch, wide, UNIT, NARROW, shifted(pointer(x), first), fan_in, UNIT,
+        zeros(scratch), NONE, NONE, pointer(transposed), some, scratch,
+    )  # fmt: skip
+    narrowed(transposed, STRAIGHT, grad_weight)
 
 
 def weighted_sum(x, weight, bias):
@@ -38,6 +132,9 @@ def dense_forward(x, weight, bias, alpha, scratch, out):
     batch, fan_in = x.shape
     fan_out = weight.shape[1]
     slope = x.dtype.type(alpha)
+    if narrow(batch, fan_in, fan_out):
+        narrow_forward(x, weight, bias, slope, pointer(scratch), out)
+        return
     start, step = pointer(bias), UNIT
     if bias.size == 0:  # the layer has none
         start, step = zeros(pointer(scratch)), NONE
@@ -93,6 +190,9 @@ def weight_gradient(grad_out, x, scratch, first, grad_weight):
     batch, fan_in = x.shape
     some, fan_out = grad_weight.shape
     packed = pointer(scratch)
+    if narrow(batch, some, fan_out):
+        narrow_gradient(grad_out, x, packed, first, grad_weight)
+        return
     gemm(
         some, fan_out, batch, shifted(pointer(x), first), UNIT, fan_in, pointer(grad_out), fan_out,
         UNIT, zeros(packed), NONE, NONE, pointer(grad_weight), fan_out, packed,

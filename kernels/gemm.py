@@ -48,7 +48,8 @@ BLOCK_M = 4 * ROWS
 STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
 ZEROS = LONGER * lanes(4)  # as many as the widest tile has columns
 PACKED_B, PACKED_A = (BLOCK_K + 1) * BLOCK_N, STRIDE_A * BLOCK_M
-SCRATCH = PACKED_B + PACKED_A + ZEROS  # numbers that one product may need
+SPARE = 1 << 15  # numbers that a caller may keep beside the product's own
+SCRATCH = PACKED_B + PACKED_A + SPARE + ZEROS  # numbers that one product may need
 FEW_ROWS = ROWS  # products ``x @ weight`` of fewer rows pack nothing and touch only its zeros
 # Strides. Not literals, for each of which numba would compile the function that takes them anew.
 NONE, UNIT, FAR, WIDE = (np.int64(stride) for stride in (0, 1, STRIDE_A, BLOCK_M))
@@ -239,6 +240,12 @@ def gemm(
         m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column, out, out_row,
         STRAIGHT, out, scratch,
     )  # fmt: skip
+
+
+@part(inline=True)
+def spare_part(scratch):
+    """Where a caller may keep ``SPARE`` numbers."""
+    return shifted(scratch, PACKED_B + PACKED_A)
 
 
 @part

@@ -29,13 +29,13 @@ pytestmark = [
 
 DTYPES = ["float32", "float64"]
 D = fnn.Dense
-# Widths at which kernels choose another way, for the batch or for a thread's part of it: operands
-# that are packed; tiles that are not full; few outputs; a row alone.
+# Widths at which kernels choose another way, for the batch or for a thread's part of it: narrow
+# layers, with and without room for their copies; operands that are packed; tiles that are not full.
 WIDE = {
     "wide": (lambda: [D(100, "relu"), D(600, "tanh"), D(3, "softmax")], 784),
     "odd": (lambda: [D(33, "tanh"), D(17, "sigmoid"), D(65), D(1)], 17),
     "narrow": (lambda: [D(4, "tanh"), D(3), D(2), D(784), D(4)], 33),
-    "long": (lambda: [D(2)], 8160),
+    "no room": (lambda: [D(2)], 8160),
 }
 
 
