@@ -27,7 +27,6 @@ from ._kernel import JIT, part
 WANTED, PRESENT, MEMBERS, WAITING, ROUND = 0, 8, 16, 24, 32
 # Numbers of numpy, not of Python: for each of those numba would compile anew what takes them.
 FIRST, ALONE, UNPARTED = np.int64(0), np.int64(1), np.int64(1)
-LINE = np.int64(16)  # numbers that are not parted: a line of the cache belongs to one thread
 TEAM = 40  # size of the array, all zeros before the team joins
 CALLED_OFF = -1  # in place of the number of members: go home
 PATIENCE = 3_000_000  # looks for a thread that does not come, a second or more

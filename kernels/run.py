@@ -22,13 +22,14 @@ import numpy as np
 from ._kernel import compiled, part
 from ._memory import call, pointer, pointer_at, shifted, vector
 from ._op import EVALUATE, LOSS, OP, PREDICT, TRAIN, Net, row_values
-from ._team import ALONE, FIRST, LINE, UNPARTED, join, meet, share
+from ._team import ALONE, FIRST, UNPARTED, join, meet, share
 from .gemm import SCRATCH
 from .noise import mixed
 from .optimizers import finite
 from .penalties import average, constrain, limits, penalize, penalty, rescale
 
 GRAIN = np.int64(4)  # rows of a batch or of a weight that are not parted: tiles of one row are slow
+LINE = np.int64(16)  # numbers that are not parted: a line of the cache belongs to one thread
 # What is done to gradients and weights, in order.
 PENALIZE, RESCALE, UPDATE, AVERAGE = map(np.int64, range(4))
 NO_KEY = np.uint64(0)
