@@ -16,6 +16,11 @@ if __name__ != "fastnn.kernels":
         f"import fastnn.kernels, not {__name__}: a second copy would register every kernel twice"
     )
 
+# Where nobody has imported numba yet, it is imported from here, not from the end of a longer chain:
+# CPython 3.11 keeps frames in pieces of 16 KB, and a loop that runs at the border of two asks the
+# system for the next piece at every call. numba fills its table of casts 0.1 s slower there.
+import numba  # noqa: F401
+
 from . import (
     activations,
     adam,
