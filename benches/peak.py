@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import float32, int64, njit
 from numba.extending import intrinsic
 
-from fastnn.kernels._tile import REGISTERS, VECTOR_BITS
+from fastnn.kernels._vectors import REGISTERS, VECTOR_BITS
 
 SUMS = REGISTERS * 5 // 8  # the factors need registers as well
 LANES = VECTOR_BITS // 32

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastnn._threads import processors
-from fastnn.kernels._tile import VECTOR_BITS
+from fastnn.kernels._vectors import VECTOR_BITS
 
 Call = Callable[[int], Any]  # does something so many times
 

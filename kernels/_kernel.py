@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding
 import numpy as np
+from llvmlite import ir
 from numba import config, njit
+from numba.core import cgutils
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
@@ -160,6 +162,19 @@ def on_its_own(name: str, function: Callable, signature: Any) -> None:
         return code  # which must stay alive
 
     SYMBOLS[name] = compile_it
+
+
+def called(name: str, signature: Any) -> Any:
+    """What an intrinsic returns that calls a function which is `on_its_own`."""
+    SYMBOLS[name]()
+
+    def generate(context: Any, builder: Any, types_: Any, args: Any) -> Any:
+        kinds = [context.get_value_type(t) for t in signature.args]
+        kind = ir.FunctionType(ir.VoidType(), kinds)
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 def kernel(

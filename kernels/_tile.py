@@ -18,29 +18,16 @@ High-Performance Matrix Multiplication", ACM TOMS 34(3), section 6.
 """
 
 import functools
-import os
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from ._kernel import JIT
+from ._vectors import MASKS_ARE_FREE, REGISTERS, Vectors, lanes
 
-
-def _machine() -> tuple[int, int]:
-    """Width of a vector register in bits, and how many there are."""
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-    flags = set(features.split(","))
-    registers = 32 if "+avx512f" in flags or not triple.startswith(("x86", "i")) else 16
-    bits = 512 if "+avx512f" in flags else 256 if "+avx" in flags else 128
-    return int(os.environ.get("FASTNN_VECTOR_BITS", bits)), registers
-
-
-VECTOR_BITS, REGISTERS = _machine()
-MASKS_ARE_FREE = VECTOR_BITS == 512  # each instruction of AVX-512 can take one
 VECTORS = 2  # width of a full tile
 LONG, LONGER = 4, 8  # widths of the tiles of a single row
 # Sums fill the registers but for the vectors of b and a broadcast number.
@@ -48,73 +35,28 @@ HEIGHTS = (12, 8, 4, 2, 1) if REGISTERS == 32 else (6, 4, 3, 2, 1)
 ROWS = HEIGHTS[0]
 
 
-def lanes(itemsize: int) -> int:
-    """Numbers of this many bytes in one vector."""
-    return VECTOR_BITS // (8 * itemsize)
-
-
 def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
     """Write the instructions of one tile at the builder's position."""
     a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, k, columns = arguments
-    index, lane = ir.IntType(64), ir.IntType(32)
-    vector = ir.VectorType(element, count)
-    align = {"float": 4, "double": 8}[str(element)]
-    suffix = f"v{count}f{8 * align}"
-    last = vectors - 1
-
-    def number(n):
-        return ir.Constant(index, n)
-
-    def function(name, result, parameters):
-        known = builder.module.globals
-        signature = ir.FunctionType(result, parameters)
-        return known[name] if name in known else ir.Function(builder.module, signature, name)
-
-    def splat(value, kind):
-        """All lanes of a vector set to one number."""
-        undefined = ir.Constant(kind, ir.Undefined)
-        one = builder.insert_element(undefined, value, ir.Constant(lane, 0))
-        zeros = ir.Constant(ir.VectorType(lane, count), [0] * count)
-        return builder.shuffle_vector(one, undefined, zeros)
-
-    if partial:  # the columns of the last vector that exist
-        wide = ir.VectorType(index, count)
-        lanes_left = splat(builder.sub(columns, number(last * count)), wide)
-        exist = builder.icmp_signed("<", ir.Constant(wide, list(range(count))), lanes_left)
-        address = ir.PointerType(vector)
-        bits = ir.VectorType(ir.IntType(1), count)
+    vectors_of = Vectors(builder, element, count)
+    index, number, splat = vectors_of.index, vectors_of.number, vectors_of.splat
+    vector, last = vectors_of.kind, vectors - 1
+    # The columns of the last vector that exist.
+    exist = vectors_of.first(builder.sub(columns, number(last * count))) if partial else None
 
     def load(pointer, v):
-        at = builder.bitcast(builder.gep(pointer, [number(v * count)]), vector.as_pointer())
-        if partial and v == last:
-            masked = function(
-                f"llvm.masked.load.{suffix}.p0", vector, [address, lane, bits, vector]
-            )
-            return builder.call(masked, [at, ir.Constant(lane, align), exist, zero])
-        value = builder.load(at)
-        value.align = align
-        return value
+        return vectors_of.load(pointer, number(v * count), exist if v == last else None)
 
     def store(value, pointer, v):
-        at = builder.bitcast(builder.gep(pointer, [number(v * count)]), vector.as_pointer())
-        if partial and v == last:
-            masked = function(
-                f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, address, lane, bits]
-            )
-            builder.call(masked, [value, at, ir.Constant(lane, align), exist])
-        else:
-            builder.store(value, at).align = align
+        vectors_of.store(value, pointer, number(v * count), exist if v == last else None)
 
-    # fmuladd: one rounding where the machine has the instruction, two where it has not
-    multiply_add = function(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
-    zero = ir.Constant(vector, [0.0] * count)
     cells = [(r, v) for r in range(rows) for v in range(vectors)]
     before = [load(builder.gep(start, [builder.mul(start_row, number(r))]), v) for r, v in cells]
     # Three rows share a pointer, to which x86 adds one or two strides for nothing: twelve pointers
     # would not fit its registers. LLVM makes one pointer of them, moved along by eleven additions
     # in a chain. A tile of one vector is done before the chain is; there the pointers pass through
     # an empty instruction, which hides that their distance is known.
-    stride = builder.mul(a_row, number(align))
+    stride = builder.mul(a_row, number(vectors_of.itemsize))
     a_first = [builder.gep(a, [builder.mul(a_row, number(r))]) for r in range(0, rows, 3)]
     if vectors == 1:
         hide = ir.FunctionType(a.type, [a.type])
@@ -123,7 +65,7 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
     def a_value(r):
         byte = builder.bitcast(a_at[r // 3], ir.IntType(8).as_pointer())
         at = builder.gep(byte, [builder.mul(stride, number(r % 3))])
-        return splat(builder.load(builder.bitcast(at, a.type)), vector)
+        return splat(builder.load(builder.bitcast(at, a.type)))
 
     entry = builder.block
     loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
@@ -136,7 +78,7 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
     b_now = [load(b_at, v) for v in range(vectors)]
     a_now = [a_value(r) for r in range(rows)]
     after = [
-        builder.call(multiply_add, [a_now[r], b_now[v], total])
+        vectors_of.multiply_add(a_now[r], b_now[v], total)
         for (r, v), total in zip(cells, sums, strict=True)
     ]
     next_step = builder.add(step, number(1))
@@ -164,12 +106,10 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
     bends = builder.fcmp_unordered("!=", slope, ir.Constant(element, 1.0))
     with builder.if_else(bends) as (bent, straight):
         with bent:  # everything is stored once, also where the output is its own mask
-            slopes, own = splat(slope, vector), builder.icmp_unsigned("==", mask, out)
+            slopes, own = splat(slope), builder.icmp_unsigned("==", mask, out)
             for (r, v), value in zip(cells, results, strict=True):
                 side = builder.select(own, value, load(row_of(mask, r), v))
-                below = builder.fcmp_ordered("<=", side, zero)
-                value = builder.select(below, builder.fmul(slopes, value), value)
-                store(value, row_of(out, r), v)
+                store(vectors_of.bent(value, side, slopes), row_of(out, r), v)
         with straight:
             for (r, v), value in zip(cells, results, strict=True):
                 store(value, row_of(out, r), v)
@@ -208,34 +148,18 @@ def _emit_transpose(builder, element, count, source, stride, target, target_stri
     put into one vector. Within the pieces, numbers change places across the diagonal, by 1 and
     by 2: shuffles that do not leave their piece, and half as many as from whole rows.
     """
-    vector, lane = ir.VectorType(element, count), ir.IntType(32)
-    align = {"float": 4, "double": 8}[str(element)]
-    piece = 16 // align
+    vectors_of = Vectors(builder, element, count)
+    piece, narrow = 16 // vectors_of.itemsize, Vectors(builder, element, 16 // vectors_of.itemsize)
 
-    def at(base, step, i, j, kind):
+    def at(step, i, j):
         row = builder.mul(step, ir.Constant(step.type, i))
-        place = builder.gep(base, [builder.add(row, ir.Constant(step.type, j))])
-        return builder.bitcast(place, kind.as_pointer())
-
-    def joined(parts):
-        """Vectors one behind another."""
-        while len(parts) > 1:
-            mask = range(2 * parts[0].type.count)
-            kind = ir.VectorType(lane, len(mask))
-            parts = [
-                builder.shuffle_vector(first, second, ir.Constant(kind, list(mask)))
-                for first, second in zip(parts[::2], parts[1::2], strict=True)
-            ]
-        return parts[0]
+        return builder.add(row, ir.Constant(step.type, j))
 
     rows = []
     for j in range(0, count, piece):
         for i in range(piece):
-            parts = []
-            for k in range(i, count, piece):
-                parts.append(builder.load(at(source, stride, k, j, ir.VectorType(element, piece))))
-                parts[-1].align = align
-            rows.append(joined(parts))
+            parts = [narrow.load(source, at(stride, k, j)) for k in range(i, count, piece)]
+            rows.append(vectors_of.joined(parts))
     size = 1
     while size < piece:
         for i in (i for i in range(count) if not i & size):
@@ -246,11 +170,10 @@ def _emit_transpose(builder, element, count, source, stride, target, target_stri
                     (c & ~size) + first if not c & size else count + (c & ~size) + first
                     for c in range(count)
                 ]
-                mask = ir.Constant(ir.VectorType(lane, count), picked)
-                rows[row] = builder.shuffle_vector(upper, lower, mask)
+                rows[row] = vectors_of.shuffled(upper, lower, picked)
         size *= 2
     for i, row in enumerate(rows):
-        builder.store(row, at(target, target_stride, i, 0, vector)).align = align
+        vectors_of.store(row, target, at(target_stride, i, 0))
 
 
 if JIT:

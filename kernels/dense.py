@@ -13,104 +13,13 @@ Kinsley and Kukiela, *Neural Networks from Scratch*, chapters 3 and 9.
 
 import numpy as np
 
-from ._kernel import FOUR, ONE, THREE, TWO, kernel, part
+from ._kernel import kernel, part
 from ._memory import matrix, pointer, shifted, vector
+from ._narrow import DOTS, NARROW, SPREAD, SUMS, narrow_product
 from ._op import op, rows
-from .gemm import NONE, SCRATCH, SPARE, STRAIGHT, UNIT, bent_gemm, gemm, spare_part, zeros
+from .gemm import NONE, SCRATCH, UNIT, bent_gemm, gemm, zeros
 
-# So few outputs would leave most of a vector empty. The product is then computed transposed, with
-# vectors along the batch, or along fan_in: ``NARROW`` rows, those that do not exist all zero.
-NARROW = 4
-
-
-@part(inline=True)
-def narrow(rows, fan_in, fan_out):
-    """Whether a layer is narrow, and what is copied of it has room in the scratch."""
-    room = NARROW * (rows + fan_in) <= SPARE
-    return fan_out <= NARROW and fan_in >= NARROW and rows >= 4 * NARROW and room
-
-
-@part
-def widened(values, packed):
-    """A copy of a narrow matrix with ``NARROW`` columns, in the spare part of the scratch."""
-    rows, columns = values.shape
-    wide = vector(packed, 0, rows * NARROW)
-    if columns == 1:
-        widen(values, wide, ONE)
-    elif columns == 2:
-        widen(values, wide, TWO)
-    elif columns == 3:
-        widen(values, wide, THREE)
-    else:
-        widen(values, wide, FOUR)
-    return packed
-
-
-@part(inline=True)
-def widen(values, wide, columns):
-    """Copy, for a number of columns that the compiler knows and vectorises for."""
-    narrow = vector(pointer(values), 0, values.size)
-    for i in range(values.shape[0]):
-        for c in range(NARROW):
-            value = narrow[i * columns + c] if c < columns else values.dtype.type(0)
-            wide[i * NARROW + c] = value
-
-
-@part
-def narrowed(transposed, slope, out):
-    """Copy the columns that exist back to rows, rectified."""
-    columns = out.shape[1]
-    if columns == 1:
-        turn(transposed, slope, out, ONE)
-    elif columns == 2:
-        turn(transposed, slope, out, TWO)
-    elif columns == 3:
-        turn(transposed, slope, out, THREE)
-    else:
-        turn(transposed, slope, out, FOUR)
-
-
-@part(inline=True)
-def turn(transposed, slope, out, columns):
-    """Copy, for a number of columns that the compiler knows and vectorises for."""
-    rows = out.shape[0]
-    narrow = vector(pointer(out), 0, out.size)
-    for i in range(rows):
-        for c in range(columns):
-            value = transposed[c, i]
-            narrow[i * columns + c] = slope * value if value <= 0 else value
-
-
-@part
-def narrow_forward(x, weight, bias, alpha, scratch, out):
-    """``out.T = bias + weight.T @ x.T``, rectified."""
-    batch, fan_in = x.shape
-    spare = spare_part(scratch)
-    wide = widened(weight, spare)
-    transposed = matrix(spare, NARROW * fan_in, NARROW, batch)
-    for o in range(NARROW):
-        transposed[o] = bias[o] if o < bias.size else x.dtype.type(0)
-    start = pointer(transposed)
-    gemm(
-        NARROW, batch, fan_in, wide, UNIT, NARROW, pointer(x), UNIT, fan_in,
-        start, batch, UNIT, start, batch, scratch,
-    )  # fmt: skip
-    narrowed(transposed, alpha, out)
-
-
-@part
-def narrow_gradient(grad_out, x, scratch, first, grad_weight):
-    """``grad_weight.T = grad_out.T @ x``, for the columns of ``x`` from ``first`` on."""
-    batch, fan_in = x.shape
-    some = grad_weight.shape[0]
-    spare = spare_part(scratch)
-    wide = widened(grad_out, spare)
-    transposed = matrix(spare, NARROW * batch, NARROW, some)
-    gemm(
-        NARROW, some, batch, wide, UNIT, NARROW, shifted(pointer(x), first), fan_in, UNIT,
-        zeros(scratch), NONE, NONE, pointer(transposed), some, scratch,
-    )  # fmt: skip
-    narrowed(transposed, STRAIGHT, grad_weight)
+AS_IT_LIES, TURNED = np.int64(0), np.int64(1)
 
 
 def weighted_sum(x, weight, bias):
@@ -132,12 +41,21 @@ def dense_forward(x, weight, bias, alpha, scratch, out):
     batch, fan_in = x.shape
     fan_out = weight.shape[1]
     slope = x.dtype.type(alpha)
-    if narrow(batch, fan_in, fan_out):
-        narrow_forward(x, weight, bias, slope, pointer(scratch), out)
-        return
     start, step = pointer(bias), UNIT
     if bias.size == 0:  # the layer has none
         start, step = zeros(pointer(scratch)), NONE
+    if fan_out <= NARROW:
+        narrow_product(
+            DOTS, fan_out, TURNED, batch, fan_in, pointer(x), fan_in, pointer(weight),
+            NONE, start, step, pointer(out), slope, pointer(out),
+        )  # fmt: skip
+        return
+    if fan_in <= NARROW:
+        narrow_product(
+            SPREAD, fan_in, AS_IT_LIES, batch, fan_out, pointer(x), fan_in, pointer(weight),
+            NONE, start, step, pointer(out), slope, pointer(out),
+        )  # fmt: skip
+        return
     bent_gemm(
         batch, fan_out, fan_in, pointer(x), fan_in, UNIT, pointer(weight), fan_out, UNIT,
         start, NONE, step, pointer(out), fan_out, slope, pointer(out), pointer(scratch),
@@ -161,11 +79,16 @@ def dense_backward_reference(grad_out, x, weight, alpha_x):
 def dense_backward(grad_out, x, weight, alpha_x, scratch, grad_x):
     """``grad_x = grad_out @ weight.T``, times ``alpha_x`` where ``x`` is not above 0."""
     fan_in, fan_out = weight.shape
-    packed = pointer(scratch)
+    batch, packed, slope = grad_out.shape[0], pointer(scratch), x.dtype.type(alpha_x)
+    if fan_out <= NARROW:
+        narrow_product(
+            SPREAD, fan_out, TURNED, batch, fan_in, pointer(grad_out), fan_out, pointer(weight),
+            NONE, zeros(packed), NONE, pointer(grad_x), slope, pointer(x),
+        )  # fmt: skip
+        return
     bent_gemm(
-        grad_out.shape[0], fan_in, fan_out, pointer(grad_out), fan_out, UNIT, pointer(weight), UNIT,
-        fan_out, zeros(packed), NONE, NONE, pointer(grad_x), fan_in, x.dtype.type(alpha_x),
-        pointer(x), packed,
+        batch, fan_in, fan_out, pointer(grad_out), fan_out, UNIT, pointer(weight), UNIT, fan_out,
+        zeros(packed), NONE, NONE, pointer(grad_x), fan_in, slope, pointer(x), packed,
     )  # fmt: skip
 
 
@@ -181,7 +104,7 @@ def dense_gradient_reference(grad_out, x):
 def dense_gradient(grad_out, x, scratch, grad_weight, grad_bias):
     """``grad_weight = x.T @ grad_out`` and ``grad_bias = sum of grad_out``, over the batch."""
     weight_gradient(grad_out, x, scratch, 0, grad_weight)
-    bias_gradient(grad_out, grad_bias)
+    bias_gradient(grad_out, pointer(scratch), grad_bias)
 
 
 @part
@@ -189,9 +112,18 @@ def weight_gradient(grad_out, x, scratch, first, grad_weight):
     """The rows of the weight's gradient from ``first`` on, as many as ``grad_weight`` has."""
     batch, fan_in = x.shape
     some, fan_out = grad_weight.shape
-    packed = pointer(scratch)
-    if narrow(batch, some, fan_out):
-        narrow_gradient(grad_out, x, packed, first, grad_weight)
+    packed, one = pointer(scratch), x.dtype.type(1)
+    if fan_out <= NARROW:
+        narrow_product(
+            SUMS, fan_out, TURNED, batch, some, shifted(pointer(x), first), fan_in,
+            pointer(grad_out), fan_out, packed, NONE, pointer(grad_weight), one, packed,
+        )  # fmt: skip
+        return
+    if fan_in <= NARROW:
+        narrow_product(
+            SUMS, some, AS_IT_LIES, batch, fan_out, pointer(grad_out), fan_out,
+            shifted(pointer(x), first), fan_in, packed, NONE, pointer(grad_weight), one, packed,
+        )  # fmt: skip
         return
     gemm(
         some, fan_out, batch, shifted(pointer(x), first), UNIT, fan_in, pointer(grad_out), fan_out,
@@ -200,14 +132,14 @@ def weight_gradient(grad_out, x, scratch, first, grad_weight):
 
 
 @part
-def bias_gradient(grad_out, grad_bias):
-    """Sum over the batch, row after row."""
+def bias_gradient(grad_out, scratch, grad_bias):
+    """Sum over the batch, row after row: the product of a row of ones with ``grad_out``."""
     batch, fan_out = grad_out.shape
-    for o in range(fan_out):
-        grad_bias[o] = grad_out[0, o]
-    for b in range(1, batch):
-        for o in range(fan_out):
-            grad_bias[o] += grad_out[b, o]
+    vector(scratch, 0, 1)[0] = 1  # a product of a single row packs nothing
+    gemm(
+        UNIT, fan_out, batch, scratch, NONE, NONE, pointer(grad_out), fan_out, UNIT,
+        zeros(scratch), NONE, NONE, pointer(grad_bias), fan_out, scratch,
+    )  # fmt: skip
 
 
 def forward(op, net, lo, hi):
@@ -245,7 +177,7 @@ def gradient(op, net, lo, hi):
         matrix(net.grads, op.weight + lo * op.fan_out, hi - lo, op.fan_out),
     )
     if hi == op.fan_in and op.tail > 0:
-        bias_gradient(grad_out, vector(net.grads, op.bias, op.tail))
+        bias_gradient(grad_out, net.scratch, vector(net.grads, op.bias, op.tail))
 
 
 op("dense", "layer", forward=forward, backward=backward, gradient=gradient)

@@ -18,28 +18,24 @@ Multiplication", ACM TOMS 34(3).
 """
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._cache import SYMBOLS
-from ._kernel import JIT, kernel, on_its_own, part
+from ._kernel import JIT, called, kernel, on_its_own, part
 from ._memory import matrix, pointer, shifted, vector
 from ._tile import (
     LONG,
     LONGER,
     ROWS,
-    VECTOR_BITS,
     VECTORS,
     copy_panel_row,
-    lanes,
     long_tile,
     longer_tile,
     panel,
     transpose,
     width_of,
 )
+from ._vectors import VECTOR_BITS, lanes
 
 VECTOR_BYTES = VECTOR_BITS // 8
 BLOCK_K = 256  # a packed panel of 256 x 32 float32 is 32 KiB
@@ -48,8 +44,7 @@ BLOCK_M = 4 * ROWS
 STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
 ZEROS = LONGER * lanes(4)  # as many as the widest tile has columns
 PACKED_B, PACKED_A = (BLOCK_K + 1) * BLOCK_N, STRIDE_A * BLOCK_M
-SPARE = 1 << 15  # numbers that a caller may keep beside the product's own
-SCRATCH = PACKED_B + PACKED_A + SPARE + ZEROS  # numbers that one product may need
+SCRATCH = PACKED_B + PACKED_A + ZEROS  # numbers that one product may need
 FEW_ROWS = ROWS  # products ``x @ weight`` of fewer rows pack nothing and touch only its zeros
 # Strides. Not literals, for each of which numba would compile the function that takes them anew.
 NONE, UNIT, FAR, WIDE = (np.int64(stride) for stride in (0, 1, STRIDE_A, BLOCK_M))
@@ -216,16 +211,7 @@ if JIT:
         out, out_row, slope, mask, scratch,
     ):  # fmt: skip
         """`product`, which is compiled once for all callers: its tiles are long."""
-        name, signature = f"fastnn_gemm_{a.dtype}", _signature(a.dtype)
-        SYMBOLS[name]()
-
-        def generate(context, builder, types_, args):
-            kinds = [context.get_value_type(t) for t in signature.args]
-            kind = ir.FunctionType(ir.VoidType(), kinds)
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
-            return context.get_dummy_value()
-
-        return signature, generate
+        return called(f"fastnn_gemm_{a.dtype}", _signature(a.dtype))
 
 else:
     bent_gemm = product
@@ -240,12 +226,6 @@ def gemm(
         m, n, k, a, a_row, a_k, b, b_k, b_column, start, start_row, start_column, out, out_row,
         STRAIGHT, out, scratch,
     )  # fmt: skip
-
-
-@part(inline=True)
-def spare_part(scratch):
-    """Where a caller may keep ``SPARE`` numbers."""
-    return shifted(scratch, PACKED_B + PACKED_A)
 
 
 @part

@@ -160,7 +160,8 @@ def weights_pass(plan, net, seat, members):
 @part
 def parts_pass(plan, sources, net, first, size, parts, meeting, seat, members):
     """First phase of a batch in parts: the rows of this seat's parts, and their gradients."""
-    rows = (net.batch + parts * GRAIN - 1) // (parts * GRAIN) * GRAIN
+    grain = LINE if net.batch >= 4 * parts * LINE else GRAIN  # whole vectors of rows, if many
+    rows = (net.batch + parts * grain - 1) // (parts * grain) * grain
     lo, hi = share(parts, UNPARTED, seat, members)
     for i in range(lo, hi):
         start, stop = min(i * rows, net.batch), min((i + 1) * rows, net.batch)

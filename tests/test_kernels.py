@@ -150,6 +150,19 @@ def test_a_row_of_a_product_has_the_same_bits_alone(dtype):
             assert np.array_equal(whole[i], alone[0])
 
 
+@pytest.mark.parametrize("dtype", ROUNDING, ids=lambda t: t.__name__)
+def test_a_row_of_a_narrow_layer_has_the_same_bits_alone(dtype):
+    rng = np.random.default_rng(0)
+    forward, scratch = KERNELS["dense_forward"].run, np.empty(SCRATCH, dtype)
+    for m, k, n in [(13, 5, 3), (67, 300, 2), (130, 70, 1), (25, 64, 4), (9, 3, 40), (5, 2, 2)]:
+        x, weight, bias = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), n))
+        whole, alone = np.empty((m, n), dtype), np.empty((1, n), dtype)
+        forward(x, weight, bias, 0.5, scratch, whole)
+        for i in range(m):
+            forward(x[i : i + 1], weight, bias, 0.5, scratch, alone)
+            assert np.array_equal(whole[i], alone[0])
+
+
 MACHINES = {
     "128 bits": {"FASTNN_VECTOR_BITS": "128"},
     "256 bits": {"FASTNN_VECTOR_BITS": "256"},
@@ -158,8 +171,9 @@ MACHINES = {
 }
 PRODUCTS = """
 import numpy as np
-from fastnn.kernels import _tile, gemm
-print(_tile.VECTOR_BITS, _tile.ROWS)
+from fastnn.kernels._kernel import KERNELS
+from fastnn.kernels import _tile, _vectors, dense, gemm
+print(_vectors.VECTOR_BITS, _tile.ROWS)
 rng = np.random.default_rng(0)
 for dtype in (np.float32, np.float64):
     scratch = np.empty(gemm.SCRATCH, dtype)
@@ -175,6 +189,24 @@ for dtype in (np.float32, np.float64):
             error = np.abs(whole[1:-1] - exact)
             assert (error <= (k + 4) * np.finfo(dtype).eps * size).all(), (m, k, n, dtype)
             assert (whole[[0, -1]] == 7).all()
+    for few, many, m in [(f, s, int(rng.choice(sizes))) for f in range(1, 5) for s in sizes]:
+        for fan_in, fan_out in ((few, many), (many, few)):
+            x, weight = (rng.standard_normal(s) for s in ((m, fan_in), (fan_in, fan_out)))
+            bias, grad_out = rng.standard_normal(fan_out), rng.standard_normal((m, fan_out))
+            given = dict(x=x, weight=weight, bias=bias, grad_out=grad_out)
+            given = {name: a.astype(dtype) for name, a in given.items()}
+            given |= dict(alpha=0.5, alpha_x=0.5, scratch=scratch)
+            for kernel in (dense.dense_forward, dense.dense_backward, dense.dense_gradient):
+                entry = KERNELS[kernel.__name__]
+                exact = entry.reference(*(np.array(given[n], float) for n in entry.inputs))
+                exact = exact if isinstance(exact, tuple) else (exact,)
+                rooms = [np.full((len(e) + 2, *e.shape[1:]), 7, dtype) for e in exact]
+                inputs = [n for n in entry.shapes if n not in entry.writes]
+                kernel(*(given[n] for n in inputs), *(room[1:-1] for room in rooms))
+                for room, right in zip(rooms, exact):
+                    close = dict(rtol=0, atol=1e4 * np.finfo(dtype).eps)
+                    np.testing.assert_allclose(room[1:-1], right, **close)
+                    assert (room[[0, -1]] == 7).all(), (kernel, fan_in, fan_out, m)
 """
 
 
