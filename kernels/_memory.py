@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
@@ -71,6 +72,21 @@ if JIT:
             return context.make_array(array)(context, builder, args[0]).data
 
         return types.CPointer(array.dtype)(array), generate
+
+    @intrinsic
+    def lent(typing, array):
+        """The same array for whoever is called: nobody counts references to it.
+
+        Counting is atomic, and costs more than a small layer. The caller's array must stay.
+        """
+
+        def generate(context, builder, signature, args):
+            given = context.make_array(array)(context, builder, args[0])
+            nobody = cgutils.get_null_value(given.meminfo.type)
+            given.meminfo, given.parent = nobody, cgutils.get_null_value(given.parent.type)
+            return given._getvalue()
+
+        return array(array), generate
 
     @intrinsic
     def shifted(typing, base, elements):
@@ -168,6 +184,10 @@ else:
         if array.flags.c_contiguous:
             return Pointer(array.reshape(-1), 0)
         return _anywhere(array.__array_interface__["data"][0], array.dtype)
+
+    def lent(array):
+        """The same array."""
+        return array
 
     def shifted(base, elements):
         """The pointer a number of elements further on."""

@@ -69,46 +69,40 @@ class _Narrow(Vectors):
         """Memory for so many vectors, which LLVM makes registers of."""
         return [cgutils.alloca_once(self.builder, self.kind) for _ in range(number)]
 
-    def copied(self, source, target, size):
-        """Copy one by one: what is no whole vector."""
-        with cgutils.for_range(self.builder, size, intp=self.index) as loop:
-            value = self.builder.load(self.builder.gep(source, [loop.index]))
-            self.builder.store(value, self.builder.gep(target, [loop.index]))
+    def some(self, number, n):
+        """For each of ``n`` vectors one behind another, the lanes that exist of so many in all."""
+        return [self.first(self.builder.sub(number, self.number(v * self.count))) for v in range(n)]
 
-    def buffer(self, n):
-        """Memory for ``n`` vectors one behind another."""
-        return cgutils.alloca_once(self.builder, self.element, size=self.number(n * self.count))
+    def joined_few(self, vectors):
+        """One long vector of up to four."""
+        return self.joined(vectors + [ir.Constant(self.kind, ir.Undefined)] * (len(vectors) == 3))
 
-    def dealt(self, pointer, offset, n):
-        """``n`` vectors whose lanes lie among each other in memory."""
-        parts = [
-            self.load(pointer, self.builder.add(offset, self.number(v * self.count)))
-            for v in range(n)
-        ]
-        whole = self.joined(parts + [ir.Constant(self.kind, ir.Undefined)] * (n == 3))
+    def dealt(self, pointer, offset, n, left):
+        """``n`` vectors whose lanes lie among each other in memory, ``left`` of each."""
+        exist = [None] * n
+        if left is not None:
+            exist = self.some(self.builder.mul(left, self.number(n)), n)
+        places = [self.builder.add(offset, self.number(v * self.count)) for v in range(n)]
+        whole = self.joined_few([*map(self.load, [pointer] * n, places, exist)])
         return [self.shuffled(whole, None, [*range(o, n * self.count, n)]) for o in range(n)]
 
-    def mingled(self, vectors):
-        """The way back: one long vector, first lanes first."""
-        n = len(vectors)
-        whole = self.joined(vectors + [ir.Constant(self.kind, ir.Undefined)] * (n == 3))
+    def mingle(self, vectors, pointer, left):
+        """The way back: the lanes among each other to memory, first ones first."""
+        n, exist = len(vectors), [None] * len(vectors)
+        if left is not None:
+            exist = self.some(self.builder.mul(left, self.number(n)), n)
+        whole = self.joined_few(vectors)
         picked = [o * self.count + i for i in range(self.count) for o in range(n)]
-        return self.shuffled(whole, None, picked)
+        for v in range(n):
+            part = self.shuffled(whole, None, picked[v * self.count : (v + 1) * self.count])
+            self.store(part, pointer, self.number(v * self.count), exist[v])
 
     def rows_of_b(self, b, width, n, turned, i, left=None):
         """The vectors ``b[:, i:]``, ``left`` lanes of each where it is no whole vector."""
-        first = self.builder.mul(i, self.number(n if turned else 1))
-        if not turned:
-            exist = None if left is None else self.first(left)
-            return [self.load(self.row(b, width, self.number(o)), first, exist) for o in range(n)]
-        if left is not None:
-            room = self.buffer(n)
-            for v in range(n):
-                self.store(self.zero, room, self.number(v * self.count))
-            source = self.builder.gep(b, [first])
-            self.copied(source, room, self.builder.mul(left, self.number(n)))
-            b, first = room, self.number(0)
-        return self.dealt(b, first, n)
+        if turned:
+            return self.dealt(b, self.builder.mul(i, self.number(n)), n, left)
+        exist = None if left is None else self.first(left)
+        return [self.load(self.row(b, width, self.number(o)), i, exist) for o in range(n)]
 
     def added_up(self, vectors):
         """The sum of the lanes of each vector: the lanes of as few vectors as hold them."""
@@ -140,13 +134,10 @@ def _emit_dots(w, n, turned, m, width, x, b, start, start_step, out, slope):
         lane = ir.Constant(w.lane, place % count)
         vector = place // count
         biases[vector] = builder.insert_element(biases[vector], each[o], lane)
-    slopes, sums = w.splat(slope), w.cells(len(places))
-    room, rest_of_b = w.buffer(len(biases)), w.cells(n)
+    slopes, sums, rest_of_b = w.splat(slope), w.cells(len(places)), w.cells(n)
     with builder.if_then(some):
-        for value, cell in zip(
-            w.rows_of_b(b, width, n, turned, whole, left), rest_of_b, strict=True
-        ):
-            builder.store(value, cell)
+        for o, value in enumerate(w.rows_of_b(b, width, n, turned, whole, left)):
+            builder.store(value, rest_of_b[o])
     with w.each(w.number(0), m, ROWS) as (first, _):
         last = builder.sub(m, w.number(1))
         rows = []
@@ -171,17 +162,11 @@ def _emit_dots(w, n, turned, m, width, x, b, start, start_step, out, slope):
             value = builder.fadd(bias, total)
             results.append(w.bent(value, value, slopes))
         target = w.row(out, w.number(n), first)
-        all_there = builder.icmp_signed("<=", builder.add(first, w.number(ROWS)), m)
-        with builder.if_else(all_there) as (full, rest):
-            with full:
-                for v, value in enumerate(results):
-                    exist = min(count, len(places) - v * count)
-                    part = w.shuffled(value, None, [*range(exist)]) if exist < count else value
-                    w.store(part, target, w.number(v * count))
-            with rest:
-                for v, value in enumerate(results):
-                    w.store(value, room, w.number(v * count))
-                w.copied(room, target, builder.mul(builder.sub(m, first), w.number(n)))
+        there = builder.mul(builder.sub(m, first), w.number(n))
+        full = w.number(len(places))
+        there = builder.select(builder.icmp_signed("<", there, full), there, full)
+        for v, (value, exist) in enumerate(zip(results, w.some(there, len(results)), strict=True)):
+            w.store(value, target, w.number(v * count), exist)
 
 
 def _emit_spread(w, n, turned, m, width, x, b, start, start_step, out, slope, mask):
@@ -210,7 +195,6 @@ def _emit_spread(w, n, turned, m, width, x, b, start, start_step, out, slope, ma
 def _emit_sums(w, n, turned, m, columns, x, x_row, b, b_row, out):
     """``sums`` for some vectors of columns at a time, then for one."""
     builder, count = w.builder, w.count
-    room = w.buffer(n)
 
     def block(i, vectors, left=None):
         exist = None if left is None else w.first(left)
@@ -232,11 +216,8 @@ def _emit_sums(w, n, turned, m, columns, x, x_row, b, b_row, out):
             if not turned:
                 for o, value in enumerate(found):
                     w.store(value, w.row(out, columns, w.number(o)), at, exist)
-            elif left is None:
-                w.store(w.mingled(found), w.row(out, w.number(n), at), w.number(0))
             else:
-                w.store(w.mingled(found), room, w.number(0))
-                w.copied(room, w.row(out, w.number(n), at), builder.mul(left, w.number(n)))
+                w.mingle(found, w.row(out, w.number(n), at), left)
 
     w.in_blocks(columns, block)
 

@@ -34,7 +34,7 @@ from numba.extending import (
 
 from ._cache import source_key
 from ._kernel import part
-from ._memory import borrowed, pointer, pointer_at, vector
+from ._memory import borrowed, lent, pointer, pointer_at, vector
 from .desk import (
     A_RULE,
     DESK,
@@ -197,9 +197,10 @@ def _predict_into(self, x, out, scratch):
     check_rows("predict_into", "x", x)
     check_own("predict_into", "out", out, self, (x.ndim,))
     check_own("predict_into", "scratch", scratch, self, (1,))
-    return predict_into
+    return lambda self, x, out, scratch: predict_into(self, lent(x), lent(out), lent(scratch))
 
 
+@part
 def predict_into(self, x, out, scratch):
     """Write the outputs of a row or of rows to ``out``; nothing is allocated."""
     desk = desk_of(self)
@@ -208,21 +209,27 @@ def predict_into(self, x, out, scratch):
         raise ValueError(WRONG_OUT)
     if scratch.size < room_for(desk.row_size, rows):
         raise ValueError(WRONG_ROOM)
-    fill(desk, x, rows, scratch, out.reshape(out.size))
+    fill(desk, x, rows, scratch, vector(pointer(out), 0, out.size))
 
 
 @overload_method(NetworkType, "__call__")
 def _call(self, x):
     check_rows("network(x)", "x", x)
-    return predict
+    return called
 
 
 @overload_method(NetworkType, "predict")
 def _predict(self, x):
     check_rows("predict", "x", x)
-    return predict
+    return called
 
 
+def called(self, x):
+    """`predict` of an array that the caller keeps."""
+    return predict(self, lent(x))
+
+
+@part
 def predict(self, x):
     """Output for a row, or outputs for rows."""
     desk = desk_of(self)
@@ -235,13 +242,13 @@ def predict(self, x):
     need = room_for(desk.row_size, rows)
     if need > STACK:
         room = np.empty(need, room.dtype)
-    fill(desk, x, rows, room, out.reshape(out.size))
+    fill(desk, x, rows, lent(room), vector(pointer(out), 0, out.size))
     return out
 
 
 @lower_builtin(NetworkType, types.VarArg(types.Any))
 def _lower_call(context, builder, signature, args):
-    return context.compile_internal(builder, predict, signature, args)
+    return context.compile_internal(builder, called, signature, args)
 
 
 @overload_method(NetworkType, "vjp")
@@ -250,9 +257,10 @@ def _vjp(self, x, grad_out):
     check_rows("vjp", "grad_out", grad_out)
     if x.ndim != grad_out.ndim:
         raise errors.TypingError(f"vjp: {WRONG_GRAD}, got {x} and {grad_out}")
-    return vjp
+    return lambda self, x, grad_out: vjp(self, lent(x), lent(grad_out))
 
 
+@part
 def vjp(self, x, grad_out):
     """Gradient of ``sum(out * grad_out)`` with respect to a row or to rows."""
     gradients_wanted()
@@ -269,16 +277,17 @@ def vjp(self, x, grad_out):
         grad_x = np.empty(desk.fan_in, room.dtype)
     else:
         grad_x = np.empty((rows, desk.fan_in), room.dtype)
-    pull(desk, x, grad_out, rows, room, grad_x.reshape(grad_x.size))
+    pull(desk, x, grad_out, rows, lent(room), vector(pointer(grad_x), 0, grad_x.size))
     return grad_x
 
 
 @overload_method(NetworkType, "jacobian")
 def _jacobian(self, x):
     check_rows("jacobian", "x", x)
-    return jacobian
+    return lambda self, x: jacobian(self, lent(x))
 
 
+@part
 def jacobian(self, x):
     """D out / d x: (fan_out, fan_in) for a row, (n, fan_out, fan_in) for rows."""
     gradients_wanted()
@@ -291,7 +300,7 @@ def jacobian(self, x):
         result = np.empty((desk.fan_out, desk.fan_in), room.dtype)
     else:
         result = np.empty((rows, desk.fan_out, desk.fan_in), room.dtype)
-    jacobians(desk, x, rows, room, result.reshape(result.size))
+    jacobians(desk, x, rows, lent(room), vector(pointer(result), 0, result.size))
     return result
 
 
@@ -309,9 +318,9 @@ def check_learning(method, x, y):
 @overload_method(NetworkType, "loss_and_gradient")
 def _loss_and_gradient(self, x, y):
     if check_learning("loss_and_gradient", x, y):
-        return lambda self, x, y: loss_and_gradient_of(self, x, np.full(1, y), True)
+        return lambda self, x, y: loss_and_gradient_of(self, lent(x), np.full(1, y), True)
     column = x.ndim > y.ndim
-    return lambda self, x, y: loss_and_gradient_of(self, x, y, column)
+    return lambda self, x, y: loss_and_gradient_of(self, lent(x), lent(y), column)
 
 
 @part
@@ -323,16 +332,16 @@ def loss_and_gradient_of(self, x, y, column):
     check_targets(desk, y, column, rows)
     room = np.empty(learn_room_for(desk.row_size, rows), on_stack(self).dtype)
     grads = np.zeros(desk.size, room.dtype)
-    loss = teach(desk, x, y, column, rows, room, pointer(grads), 0)
+    loss = teach(desk, x, y, column, rows, lent(room), pointer(grads), 0)
     return loss, grads
 
 
 @overload_method(NetworkType, "train_step")
 def _train_step(self, x, y):
     if check_learning("train_step", x, y):
-        return lambda self, x, y: train_step_of(self, x, np.full(1, y), True)
+        return lambda self, x, y: train_step_of(self, lent(x), np.full(1, y), True)
     column = x.ndim > y.ndim
-    return lambda self, x, y: train_step_of(self, x, y, column)
+    return lambda self, x, y: train_step_of(self, lent(x), lent(y), column)
 
 
 @part
@@ -351,6 +360,6 @@ def train_step_of(self, x, y, column):
     room = np.empty(learn_room_for(desk.row_size, rows), on_stack(self).dtype)
     if not take(desk, np.int64(0), np.int64(1)):
         raise RuntimeError(TAKEN)
-    loss = teach(desk, x, y, column, rows, room, pointer_at(desk.grads, room), 1)
+    loss = teach(desk, x, y, column, rows, lent(room), pointer_at(desk.grads, room), 1)
     take(desk, np.int64(1), np.int64(0))
     return loss
