@@ -20,8 +20,13 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.ccallback import CFunc
+from numba.core.imputils import lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import infer_getattr, intrinsic, models, register_model
 
 from ._kernel import JIT, c_code, part
 from ._memory import FUNCTIONS, matrix, vector
@@ -170,13 +175,64 @@ class Net(NamedTuple):
     learning: int  # whether running means move
 
 
-def net_type(dtype: types.Type) -> types.NamedTuple:
-    """Numba's type of a ``Net`` whose buffers hold ``dtype``."""
-    number = types.CPointer(dtype)
-    return types.NamedTuple(
-        [*[number] * 6, types.CPointer(types.int64), *[types.intp] * 4, types.uint64, types.intp],
-        Net,
-    )
+class NetType(types.Type):
+    """Numba's type of the address of a ``Net`` whose buffers hold ``dtype``.
+
+    What is called by address gets all of a batch as this one number: the registers of a call do
+    not hold as many as a ``Net`` has.
+    """
+
+    def __init__(self, dtype: types.Type) -> None:
+        number, whole = types.CPointer(dtype), types.intp
+        kinds = [*[number] * 6, types.CPointer(types.int64), *[whole] * 4, types.uint64, whole]
+        self.value = types.NamedTuple(kinds, Net)
+        self.kinds = dict(zip(Net._fields, kinds, strict=True))
+        super().__init__(name=f"fastnn.NetType({dtype})")
+
+
+@register_model(NetType)
+class NetModel(models.PrimitiveModel):
+    """The address of a struct."""
+
+    def __init__(self, manager: Any, net: NetType) -> None:
+        super().__init__(manager, net, manager.lookup(net.value).get_value_type().as_pointer())
+
+
+@infer_getattr
+class NetFields(AttributeTemplate):
+    """``net.batch`` and so on."""
+
+    key = NetType
+
+    def generic_resolve(self, net: NetType, name: str) -> types.Type | None:
+        """The type of a field."""
+        return net.kinds.get(name)
+
+
+@lower_getattr_generic(NetType)
+def _read_field(context: Any, builder: Any, net: NetType, address: Any, name: str) -> Any:
+    place = ir.Constant(ir.IntType(32), Net._fields.index(name))
+    return builder.load(builder.gep(address, [ir.Constant(ir.IntType(32), 0), place]))
+
+
+if JIT:
+
+    @intrinsic
+    def placed(typing, net):
+        """A ``Net`` in memory, until the function returns that asks for it."""
+
+        def generate(context, builder, signature, args):
+            place = cgutils.alloca_once(builder, args[0].type)
+            builder.store(args[0], place)
+            return place
+
+        return NetType(net.types[0].dtype)(net), generate
+
+else:
+
+    def placed(net):
+        """The same ``Net``."""
+        return net
 
 
 @part(inline=True)
@@ -199,7 +255,7 @@ def address(function: Callable, dtype: np.dtype, record: np.dtype = OP) -> int:
         FUNCTIONS[number] = function
         return number
     signature = types.void(
-        numba.from_dtype(record), net_type(numba.from_dtype(dtype)), types.intp, types.intp
+        numba.from_dtype(record), NetType(numba.from_dtype(dtype)), types.intp, types.intp
     )
     callback = c_code(function, signature)
     COMPILED.append(callback)

@@ -152,10 +152,10 @@ def difference(prob, target, grad_out, grad_x, n):
     prob, target, grad_x = flat(prob), flat(target), flat(grad_x)
     for b in range(grad_out.size):
         total = prob.dtype.type(0)
-        for c in range(b * n, b * n + n):
-            total += target[c]
-        for c in range(b * n, b * n + n):
-            grad_x[c] = (prob[c] * total - target[c]) * grad_out[b]
+        for c in range(n):
+            total += target[b * n + c]
+        for c in range(n):
+            grad_x[b * n + c] = (prob[b * n + c] * total - target[b * n + c]) * grad_out[b]
 
 
 def softmax_cross_entropy(op, net, lo, hi):

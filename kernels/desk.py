@@ -15,7 +15,7 @@ from numba.extending import (
 
 from ._kernel import compiled, part
 from ._memory import call, exchanged, pointer, pointer_at, shifted, vector
-from ._op import OP, RULE, SOURCE, TERM, Net, row_values
+from ._op import OP, RULE, SOURCE, TERM, Net, placed, row_values
 from ._team import ALONE, FIRST
 from .gather import copy_scaled
 from .gemm import FEW_ROWS, SCRATCH, ZEROS
@@ -119,10 +119,10 @@ def learn(desk, net, score, moves):
     rule = vector(pointer_at(desk.rule, A_RULE), 0, 1)[0]
     terms = vector(pointer_at(desk.terms, A_TERM), 0, desk.terms_count)
     sources = vector(pointer_at(np.int64(0), A_SOURCE), 0, 0)  # the rows are there already
-    batch = Net(
+    batch = placed(Net(
         net.params, net.grads, net.work, net.grad_work, net.state, net.scratch, net.order,
         net.batch, net.capacity, 0, net.batch, mixed(rule.seed, rule.step), moves,
-    )  # fmt: skip
+    ))  # fmt: skip
     weight = penalty(terms, batch)
     meeting, size, parts = net.order, desk.size, desk.parts if moves else 1  # nobody to meet
     cut = first_phase(ops, sources, batch, desk.first, size, parts, meeting, FIRST, ALONE)
@@ -223,7 +223,7 @@ def fill(desk, x, rows, room, out):
     for start in range(0, rows, BLOCK):
         count = min(BLOCK, rows - start)
         bring_in(desk, x, start, count, room)
-        net = batch_of(desk, room, 0, 0, scratch, count, capacity)
+        net = placed(batch_of(desk, room, 0, 0, scratch, count, capacity))
         call(desk.look, desk, net, 0, count)
         copy(
             row_values(net, net.work, desk.out, desk.fan_out, 0, count),
@@ -239,7 +239,7 @@ def pull(desk, x, grad_out, rows, room, grad_x):
     for start in range(0, rows, BLOCK):
         count = min(BLOCK, rows - start)
         bring_in(desk, x, start, count, room)
-        net = batch_of(desk, room, 0, size, 2 * size, count, capacity)
+        net = placed(batch_of(desk, room, 0, size, 2 * size, count, capacity))
         call(desk.look, desk, net, 0, count)
         grads = room[size + desk.out * capacity :]
         kind, width = room.dtype.type, desk.fan_out
@@ -274,7 +274,7 @@ def jacobians(desk, x, rows, room, result):
                     copy_scaled(x, scale, offset, room[o * width :][:width])
                 else:
                     copy_scaled(x[b], scale, offset, room[o * width :][:width])
-            net = batch_of(desk, room, 0, size, 2 * size, count, capacity)
+            net = placed(batch_of(desk, room, 0, size, 2 * size, count, capacity))
             call(desk.look, desk, net, 0, count)
             grads = room[size + desk.out * capacity :][: count * desk.fan_out]
             grads[:] = zero
@@ -349,11 +349,11 @@ def teach(desk, x, y, column, rows, room, grads, moves):
     values = rows * desk.targets
     bring_targets(desk, y, column, rows, room[desk.target * capacity :][:values])
     work = pointer(room)
-    net = Net(
+    net = placed(Net(
         pointer_at(desk.params, room), grads, work, shifted(work, size),
         pointer_at(desk.state, room), shifted(work, 2 * size), pointer_at(np.int64(0), np.int64(0)),
         rows, capacity, 0, rows, NO_KEY, 0,
-    )  # fmt: skip
+    ))  # fmt: skip
     score = np.zeros(1)
     call(desk.learn, desk, net, place_of(score), moves)
     return score[0]

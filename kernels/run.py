@@ -21,7 +21,7 @@ import numpy as np
 
 from ._kernel import compiled, part
 from ._memory import call, pointer, pointer_at, shifted, vector
-from ._op import EVALUATE, LOSS, OP, PREDICT, TRAIN, Net, row_values
+from ._op import EVALUATE, LOSS, OP, PREDICT, TRAIN, Net, placed, row_values
 from ._team import ALONE, FIRST, UNPARTED, join, meet, share
 from .gemm import SCRATCH
 from .noise import mixed
@@ -166,7 +166,7 @@ def parts_pass(plan, sources, net, first, size, parts, meeting, seat, members):
     for i in range(lo, hi):
         start, stop = min(i * rows, net.batch), min((i + 1) * rows, net.batch)
         rows_pass(plan, sources, net, first, start, stop, meeting, seat, members)
-        weights_pass(plan, narrowed(net, start, stop, i * size), FIRST, ALONE)
+        weights_pass(plan, placed(narrowed(net, start, stop, i * size)), FIRST, ALONE)
 
 
 @part
@@ -268,7 +268,7 @@ def gradients(plan, rule, sources, terms, buffers, capacity, order, team, seat):
     members = join(meeting, seat)
     if members > 0:
         key = mixed(rule[0].seed, rule[0].step)
-        net = bind(buffers, order, 0, order.size, capacity, seat, 0, key, 0)
+        net = placed(bind(buffers, order, 0, order.size, capacity, seat, 0, key, 0))
         lo, hi = share(net.batch, GRAIN, seat, members)
         rows_pass(plan, sources, net, 0, lo, hi, meeting, seat, members)
         meet(meeting, members)
@@ -301,7 +301,7 @@ def train(
     size, factors = buffers.params.size, np.ones(terms.size)
     for i in range(starts.size if members > 0 else 0):
         key = mixed(mine.seed, mine.step)
-        net = bind(buffers, order, starts[i], stops[i], capacity, seat, 0, key, 1)
+        net = placed(bind(buffers, order, starts[i], stops[i], capacity, seat, 0, key, 1))
         if seat == 0 and terms.size > 0:
             penalties[i] = penalty(terms, net) * net.batch
         cut = first_phase(plan, sources, net, first, size, parts, meeting, seat, members)
@@ -327,7 +327,7 @@ def evaluate(plan, sources, buffers, capacity, room, order, losses, metrics, tea
     for i in range(lo, hi):
         start = i * capacity
         stop = min(start + capacity, order.size)
-        net = bind(buffers, order, start, stop, capacity, seat, room, NO_KEY, 0)
+        net = placed(bind(buffers, order, start, stop, capacity, seat, room, NO_KEY, 0))
         gather(sources, net, 0, net.batch)
         forward(plan, net, EVALUATE, 0, net.batch)
         losses[i], metrics[i] = scores(plan, net)
@@ -348,7 +348,7 @@ def predict(plan, sources, buffers, capacity, room, order, offset, key, out, goo
     for start in range(lo, hi, capacity):
         stop = min(start + capacity, hi)
         own = mixed(np.uint64(key), start)
-        net = bind(buffers, order, start, stop, capacity, seat, room, own, 0)
+        net = placed(bind(buffers, order, start, stop, capacity, seat, room, own, 0))
         gather(sources, net, 0, net.batch)
         x = row_values(net, net.work, sources[0].out, sources[0].width, 0, net.batch)
         all_good = finite(x) and all_good
@@ -387,10 +387,10 @@ def predict_few(address, x, out):
     plan = vector(pointer_at(desk[OPS_AT], AN_OP), 0, desk[OPS_COUNT])
     work = pointer_at(desk[WORK_AT], x)
     unused = pointer_at(0, x)
-    net = Net(
+    net = placed(Net(
         pointer_at(desk[PARAMS_AT], x), unused, work, unused, unused,
         pointer_at(desk[SCRATCH_AT], x), pointer_at(0, AN_ADDRESS), batch, FEW, 0, 0, NO_KEY, 0,
-    )  # fmt: skip
+    ))  # fmt: skip
     given = vector(pointer(x), 0, batch * fan_in)
     copy(given, vector(work, 0, batch * fan_in))
     forward(plan, net, PREDICT, 0, batch)

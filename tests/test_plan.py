@@ -213,7 +213,7 @@ def test_float32_stays_close_to_the_reference(name):
 
 def in_pieces(plan, rule, sources, buffers, capacity, order, cuts, weight_cuts):
     """A training step in which rows and weights are worked on in pieces, as threads would."""
-    net = run.bind(buffers, order, 0, order.size, capacity, 0, 0, run.NO_KEY, 1)
+    net = _op.placed(run.bind(buffers, order, 0, order.size, capacity, 0, 0, run.NO_KEY, 1))
     meeting = pointer(np.zeros(1, np.int64))  # of a single member
     for i in range(cuts.size - 1):
         run.rows_pass(plan, sources, net, 0, cuts[i], cuts[i + 1], meeting, 0, 1)
