@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
+from numba.np.numpy_support import as_dtype
 
 from ._kernel import JIT
 
@@ -71,6 +72,16 @@ if JIT:
             return context.make_array(array)(context, builder, args[0]).data
 
         return types.CPointer(array.dtype)(array), generate
+
+    @intrinsic
+    def tiny_of(typing, array):
+        """The smallest normal number of an array's dtype: `numpy.finfo` is long to compile."""
+
+        def generate(context, builder, signature, args):
+            smallest = np.finfo(as_dtype(array.dtype)).tiny
+            return context.get_constant(array.dtype, smallest)
+
+        return array.dtype(array), generate
 
     @intrinsic
     def shifted(typing, base, elements):
@@ -168,6 +179,10 @@ else:
         if array.flags.c_contiguous:
             return Pointer(array.reshape(-1), 0)
         return _anywhere(array.__array_interface__["data"][0], array.dtype)
+
+    def tiny_of(array):
+        """The smallest normal number of an array's dtype."""
+        return np.finfo(array.dtype).tiny
 
     def shifted(base, elements):
         """The pointer a number of elements further on."""

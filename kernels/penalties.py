@@ -16,7 +16,7 @@ Shraibman (2005), COLT (max-norm); Polyak and Juditsky (1992), SIAM J. Control O
 import numpy as np
 
 from ._kernel import SUMS, kernel, part
-from ._memory import matrix, pointer_at, vector
+from ._memory import matrix, pointer_at, tiny_of, vector
 from ._op import TERM
 from ._team import share
 
@@ -106,7 +106,7 @@ def constraint_step(max_norm, non_negative, first, last, param):
 def average_step(param, keep, average):
     """``average += (1 - keep) * (param - average)``; what has faded to nearly 0 becomes 0."""
     new = param.dtype.type(1.0 - keep)
-    zero, tiny = param.dtype.type(0), np.finfo(param.dtype).tiny
+    zero, tiny = param.dtype.type(0), tiny_of(param)
     for i in range(param.size):
         a = average[i] + new * (param[i] - average[i])
         average[i] = zero if abs(a) < tiny else a

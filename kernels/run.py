@@ -70,7 +70,9 @@ def backward(plan, net, first, lo, hi, meeting, seat, members):
     """
     for i in range(plan.size):
         if plan[i].layer == LOSS:
-            vector(net.grad_work, plan[i].out * net.capacity + lo, hi - lo)[:] = 1.0 / net.batch
+            counts = vector(net.grad_work, plan[i].out * net.capacity + lo, hi - lo)
+            for b in range(counts.size):
+                counts[b] = 1.0 / net.batch
     for i in range(plan.size - 1, first - 1, -1):
         if plan[i].when & TRAIN and plan[i].backward != 0:
             if plan[i].columns:
