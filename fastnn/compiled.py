@@ -19,6 +19,7 @@ from fastnn.kernels._op import (
     EVALUATE,
     METRIC,
     PREDICT,
+    RULE,
     SOURCE,
     TRAIN,
     Buffers,
@@ -28,6 +29,7 @@ from fastnn.kernels._op import (
 )
 from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.optimizers import RULES, all_finite
+from fastnn.kernels.penalties import BESIDE
 from fastnn.plan import Plan
 from fastnn.sources import Source
 
@@ -108,6 +110,33 @@ def parts_of(plan: Plan) -> int:
     return PARTS if PARTS * plan.size <= SMALL and plan.divisible else 1
 
 
+def equip(rule: np.ndarray, terms: np.ndarray, dtype: np.dtype, *, moves: bool = True) -> None:
+    """Tell a rule where its terms lie, and the functions that a step has a use for.
+
+    Those are compiled if need be; where nothing moves, only what changes gradients. Whoever calls
+    must keep the terms.
+    """
+    rule, table = rule.view(np.ndarray), terms.view(np.ndarray)  # a recarray is slow at fields
+    rule["terms"], rule["terms_count"] = terms.ctypes.data, len(terms)
+    uses = dict.fromkeys(BESIDE, False)
+    if len(terms):
+        uses["weigh"] = uses["penalize"] = some(table, "l1", "l2")
+        uses["penalize"] |= some(rule, "clip_value")
+        uses["limit"] = uses["rescale"] = some(rule, "clip_norm", "global_clip_norm")
+        uses["constrain"] = some(table, "max_norm", "non_negative")
+    uses["average"] = rule["ema"][0] >= 0
+    for name, used in uses.items():
+        used &= moves or name == "penalize"
+        rule[name] = address(BESIDE[name], dtype, RULE) if used else 0
+    if moves:
+        rule["update"] = address(UPDATES[rule["kind"][0]], dtype, RULE)
+
+
+def some(records: np.ndarray, *names: str) -> bool:
+    """Whether any record has anything but 0 in any of these fields."""
+    return any(records[name].any() for name in names)
+
+
 @quiet
 def gradients(
     plan: Plan,
@@ -122,7 +151,8 @@ def gradients(
 ) -> None:
     """As `fastnn.kernels.run.gradients`."""
     rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
-    together(threads, run.gradients, rows, rule, table, terms, buffers, capacity, order)
+    equip(rule, terms, buffers.params.dtype, moves=False)
+    together(threads, run.gradients, rows, rule, table, buffers, capacity, order)
 
 
 @quiet
@@ -148,9 +178,9 @@ def train(
     Parameters that are not finite are found here, once for all batches of a call.
     """
     rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
-    rule.update = address(UPDATES[rule.kind[0]], buffers.params.dtype, rule.dtype)
+    equip(rule, terms, buffers.params.dtype)
     done = together(
-        threads, run.train, rows, rule, rule.repeat(threads), table, terms, buffers, capacity,
+        threads, run.train, rows, rule, rule.repeat(threads), table, buffers, capacity,
         plan.first, parts_of(plan), order, starts, stops, rates, losses, metrics, penalties,
     )  # fmt: skip
     # A loss that is not finite may come of parameters that were not, after the batch before.

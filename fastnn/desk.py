@@ -109,7 +109,7 @@ class Desk:
         rows, terms = compiled.addressed(plan, "", False, dtype, TRAIN), net._terms(net._rule)
         parts = compiled.parts_of(plan)
         grads = np.zeros(parts * plan.size, dtype)
-        net._rule.update = address(compiled.UPDATES[net._rule.kind[0]], dtype, net._rule.dtype)
+        compiled.equip(net._rule, terms, dtype)
         desk.learn_ops, desk.learn_count = place(rows), len(rows)
         desk.first, desk.parts = plan.first, parts
         desk.terms, desk.terms_count = place(terms), len(terms)

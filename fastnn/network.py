@@ -265,7 +265,7 @@ class Network(InFiles, InCompiledCode):
         for old, new in zip(before, self.plan.parameters, strict=True):
             if new.trainable and not old.trainable and self._average is not None:
                 new.of(self._average)[...] = new.of(self._params)  # it moves from now on
-        self._rule.ema, self._rule.average = -1 if ema is None else ema, self._rule_memory
+        self._rule.ema, self._rule.average_at = -1 if ema is None else ema, self._rule_memory
 
     def _keep_average(self, wanted: bool) -> None:
         """Make room for an average behind the moments, or take it away."""

@@ -251,7 +251,7 @@ class Plan:
     def terms(self, layers: Sequence[Layer]) -> np.recarray:
         """Penalties and constraints of all arrays that are trained."""
         terms = [
-            (p.offset, *(1, *p.shape)[-2:], *layers[p.layer].term(p.name))
+            (p.offset, *(1, *p.shape)[-2:], *layers[p.layer].term(p.name), 1)
             for p in self.parameters
             if p.trainable
         ]

@@ -265,7 +265,7 @@ def average(rule: Any, plan: Plan, buffers: Any) -> Iterator[Call]:
     if rule.ema < 0:
         return
     keep = min(rule.ema, (1 + rule.step) / (10 + rule.step))
-    averages = buffers.state[rule.average :]
+    averages = buffers.state[rule.average_at :]
     for parameter in plan.parameters:
         if parameter.trainable:
             arrays = {"param": parameter.of(buffers.params), "average": parameter.of(averages)}

@@ -12,6 +12,7 @@ import fastnn as fnn
 from fastnn.kernels import _cache, desk, gather
 from fastnn.kernels._op import OPS, RULE, address, source_dtype
 from fastnn.kernels.optimizers import RULES
+from fastnn.kernels.penalties import BESIDE
 
 __all__ = ["kept", "steps"]
 
@@ -41,6 +42,8 @@ def steps(dtypes: Iterable[str]) -> Iterator[tuple[str, Callable[[], object]]]:
                 yield f"{name} {op.name}", partial(address, function, dtype)
         for rule, (update, _) in RULES.items():
             yield f"{name} {rule}", partial(address, update, dtype, RULE)
+        for beside, function in BESIDE.items():
+            yield f"{name} {beside}", partial(address, function, dtype, RULE)
         for function, kinds in ((gather.numbers, _INPUTS), (gather.labels, _LABELS)):
             for kind in kinds:
                 record = source_dtype(np.dtype(kind))

@@ -28,6 +28,7 @@ from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
 
 from ._cache import SYMBOLS, KernelCache
 
@@ -58,6 +59,16 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 ONE, TWO, THREE, FOUR = (np.int64(n) for n in (1, 2, 3, 4))
 
 
+# Passes of numba's compiler that are left out. They look for closures and list comprehensions,
+# array expressions, ``with``, `literal_unroll` and functions to be inlined by numba: a kernel has
+# none of these, and to look takes a tenth of its compilation.
+UNUSED = (
+    "WithLifting InlineClosureLikes RewriteDynamicRaises MakeFunctionToJitFunction "
+    "InlineInlinables FindLiterallyCalls LiteralUnroll LiteralPropagationSubPipelinePass "
+    "InlineOverloads NopythonRewrites DumpParforDiagnostics"
+).split()
+
+
 class Kernel(NamedTuple):
     """A compiled function, the numpy function it must agree with, and its argument shapes."""
 
@@ -84,7 +95,8 @@ def compiled(
         return lambda function: compiled(function, fastmath=fastmath, nogil=nogil)
     if not JIT:
         return function
-    dispatcher = njit(fastmath=set(fastmath), **OPTIONS | {"nogil": nogil})(function)
+    options = {"fastmath": set(fastmath), **OPTIONS, "nogil": nogil}
+    dispatcher = njit(pipeline_class=KernelCompiler, **options)(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 
@@ -100,8 +112,18 @@ class Fragment(JITCodeLibrary):
         self._finalized = True
 
 
-class FragmentCompiler(Compiler):
-    """Compiles as numba does, into a `Fragment`."""
+class KernelCompiler(Compiler):
+    """Compiles as numba does, without the passes in ``UNUSED``."""
+
+    def define_pipelines(self) -> list[PassManager]:
+        (manager,) = super().define_pipelines()
+        manager.passes = [step for step in manager.passes if step[0].__name__ not in UNUSED]
+        manager.finalize()
+        return [manager]
+
+
+class FragmentCompiler(KernelCompiler):
+    """Compiles into a `Fragment`."""
 
     def compile_extra(self, function: Any) -> Any:
         codegen = self.state.targetctx.codegen()
@@ -142,7 +164,8 @@ def part(
 def c_code(function: Callable, signature: Any) -> CFunc:
     """Compile a function that C can call, or load it."""
     options = {"fastmath": set(FASTMATH), **OPTIONS}
-    code = CFunc(function, (signature.args, signature.return_type), {}, options)
+    types = signature.args, signature.return_type
+    code = CFunc(function, types, {}, options, pipeline_class=KernelCompiler)
     code._cache = KernelCache(function)
     code.compile()
     return code

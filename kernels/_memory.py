@@ -17,6 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
+from numba.np.numpy_support import as_dtype
 
 from ._kernel import JIT
 
@@ -87,6 +88,16 @@ if JIT:
             return given._getvalue()
 
         return array(array), generate
+
+    @intrinsic
+    def tiny_of(typing, array):
+        """The smallest normal number of an array's dtype: `numpy.finfo` is long to compile."""
+
+        def generate(context, builder, signature, args):
+            smallest = np.finfo(as_dtype(array.dtype)).tiny
+            return context.get_constant(array.dtype, smallest)
+
+        return array.dtype(array), generate
 
     @intrinsic
     def shifted(typing, base, elements):
@@ -188,6 +199,10 @@ else:
     def lent(array):
         """The same array."""
         return array
+
+    def tiny_of(array):
+        """The smallest normal number of an array's dtype."""
+        return np.finfo(array.dtype).tiny
 
     def shifted(base, elements):
         """The pointer a number of elements further on."""

@@ -113,6 +113,7 @@ TERM = np.dtype(
         ("l2", np.float64),
         ("max_norm", np.float64),  # of each column; 0 for any
         ("non_negative", np.int64),
+        ("factor", np.float64),  # what its gradient is multiplied by in this step
     ],
     align=True,
 )
@@ -120,7 +121,18 @@ TERM = np.dtype(
 RULE = np.dtype(
     [
         ("kind", np.int64),  # number of the rule in RULES
-        ("update", np.int64),  # address of the compiled function (rule, net, lo, hi)
+        # Addresses of the compiled functions (rule, net, lo, hi) that make up a step, in their
+        # order, for the gradients or weights lo..hi; 0 for what the step does without.
+        ("weigh", np.int64),  # sums up the penalties, of all weights
+        ("penalize", np.int64),
+        ("limit", np.int64),  # says by what to rescale, from all gradients
+        ("rescale", np.int64),
+        ("update", np.int64),
+        ("constrain", np.int64),  # (rule, net, seat, members)
+        ("average", np.int64),
+        ("terms", np.int64),  # address of TERMs, and how many they are
+        ("terms_count", np.int64),
+        ("penalties", np.float64),  # the sum that weigh has found
         ("parameters", np.int64),  # how many there are
         ("step", np.int64),  # updates made so far, this one included
         ("learning_rate", np.float64),  # of this step
@@ -139,7 +151,7 @@ RULE = np.dtype(
         ("clip_norm", np.float64),  # of the length of each array,
         ("global_clip_norm", np.float64),  # of the length of all of them together
         ("ema", np.float64),  # share of the weights' moving average that is kept, -1 without one
-        ("average", np.int64),  # where it begins in state
+        ("average_at", np.int64),  # where it begins in state
         ("seed", np.uint64),  # of what is random in a step
     ],
     align=True,

@@ -22,11 +22,11 @@ from numba.extending import intrinsic
 
 from ._kernel import JIT, part
 
+# Numbers of numpy, not of Python: for each of those numba would compile anew what takes them.
 # Places in a team's array of int64, 64 bytes apart: threads that write to one cache line hinder
 # each other.
-WANTED, PRESENT, MEMBERS, WAITING, ROUND = 0, 8, 16, 24, 32
-# Numbers of numpy, not of Python: for each of those numba would compile anew what takes them.
-FIRST, ALONE, UNPARTED = np.int64(0), np.int64(1), np.int64(1)
+WANTED, PRESENT, MEMBERS, WAITING, ROUND = (np.int64(place) for place in (0, 8, 16, 24, 32))
+FIRST, ALONE, UNPARTED, NOBODY = (np.int64(number) for number in (0, 1, 1, 0))
 TEAM = 40  # size of the array, all zeros before the team joins
 CALLED_OFF = -1  # in place of the number of members: go home
 PATIENCE = 3_000_000  # looks for a thread that does not come, a second or more
@@ -114,7 +114,7 @@ if AVAILABLE:
         """
         if seat > 0:
             _add(team, PRESENT, 1)
-            return _after(team, MEMBERS, 0)
+            return _after(team, MEMBERS, NOBODY)
         wanted, looks = _read(team, WANTED), 0
         while _read(team, PRESENT) < wanted - 1 and looks < PATIENCE:
             looks += 1

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ._kernel import kernel, part
-from ._memory import vector
+from ._memory import tiny_of, vector
 
 
 def adam_step_reference(param, grad, m, v, learning_rate, beta1, beta2, epsilon, raw_epsilon, step):
@@ -57,7 +57,7 @@ def adam_step(param, grad, m, v, learning_rate, beta1, beta2, epsilon, raw_epsil
     small = kind(epsilon * correction if raw_epsilon else epsilon)
     keep1, keep2 = kind(beta1), kind(beta2)
     new1, new2 = kind(1.0 - beta1), kind(1.0 - beta2)
-    zero, tiny = kind(0), np.finfo(param.dtype).tiny
+    zero, tiny = kind(0), tiny_of(param)
     for i in range(param.size):
         first = keep1 * m[i] + new1 * grad[i]
         second = keep2 * v[i] + new2 * grad[i] * grad[i]
@@ -116,7 +116,7 @@ def adamw_step(
     shrink = kind(1.0 - learning_rate * weight_decay)
     keep1, keep2 = kind(beta1), kind(beta2)
     new1, new2 = kind(1.0 - beta1), kind(1.0 - beta2)
-    zero, tiny = kind(0), np.finfo(param.dtype).tiny
+    zero, tiny = kind(0), tiny_of(param)
     for i in range(param.size):
         first = keep1 * m[i] + new1 * grad[i]
         second = keep2 * v[i] + new2 * grad[i] * grad[i]
@@ -181,7 +181,7 @@ def amsgrad_step(
     shrink = kind(1.0 - learning_rate * weight_decay)
     keep1, keep2 = kind(beta1), kind(beta2)
     new1, new2 = kind(1.0 - beta1), kind(1.0 - beta2)
-    zero, tiny = kind(0), np.finfo(param.dtype).tiny
+    zero, tiny = kind(0), tiny_of(param)
     for i in range(param.size):
         first = keep1 * m[i] + new1 * grad[i]
         second = keep2 * v[i] + new2 * grad[i] * grad[i]
@@ -268,7 +268,7 @@ def nadam_step(param, grad, m, v, learning_rate, beta1, beta2, epsilon, momentum
     root, small = kind(1.0 / np.sqrt(1.0 - beta2**step)), kind(epsilon)
     keep1, keep2 = kind(beta1), kind(beta2)
     new1, new2 = kind(1.0 - beta1), kind(1.0 - beta2)
-    zero, tiny = kind(0), np.finfo(param.dtype).tiny
+    zero, tiny = kind(0), tiny_of(param)
     for i in range(param.size):
         first = keep1 * m[i] + new1 * grad[i]
         second = keep2 * v[i] + new2 * grad[i] * grad[i]

@@ -15,13 +15,12 @@ from numba.extending import (
 
 from ._kernel import compiled, part
 from ._memory import call, exchanged, pointer, pointer_at, shifted, vector
-from ._op import OP, RULE, SOURCE, TERM, Net, placed, row_values
+from ._op import OP, RULE, SOURCE, Net, placed, row_values
 from ._team import ALONE, FIRST
 from .gather import copy_scaled
 from .gemm import FEW_ROWS, SCRATCH, ZEROS
 from .noise import mixed
-from .penalties import penalty, penalty_step
-from .run import NO_KEY, copy, first_phase, scores, second_phase, weights_pass
+from .run import NO_KEY, copy, first_phase, penalty, scores, second_phase, weights_pass
 
 DESK = np.dtype(
     [
@@ -69,9 +68,7 @@ DESK = np.dtype(
 BLOCK = np.int64(256)  # rows that go through a network together
 SMALL = np.int64(16)  # rows from which on regions begin on a line of the cache
 STACK = 1024  # numbers that a call keeps on the stack, where they cost nothing
-AN_OP, A_DESK, A_RULE, A_TERM, A_SOURCE = (
-    np.zeros(1, kind)[0] for kind in (OP, DESK, RULE, TERM, SOURCE)
-)
+AN_OP, A_DESK, A_RULE, A_SOURCE = (np.zeros(1, kind)[0] for kind in (OP, DESK, RULE, SOURCE))
 WRONG_X = "x must be a row (fan_in,) or rows (n, fan_in) for this network"
 WRONG_OUT = "out must be (fan_out,) for a row x, (n, fan_out) for rows (n, fan_in)"
 WRONG_GRAD = "grad_out must be (fan_out,) for a row x, (n, fan_out) for rows (n, fan_in)"
@@ -117,31 +114,26 @@ def learn(desk, net, score, moves):
     """
     ops = vector(pointer_at(desk.learn_ops, AN_OP), 0, desk.learn_count)
     rule = vector(pointer_at(desk.rule, A_RULE), 0, 1)[0]
-    terms = vector(pointer_at(desk.terms, A_TERM), 0, desk.terms_count)
+    rule.terms, rule.terms_count = desk.terms, desk.terms_count  # `fit` brings terms of its own
     sources = vector(pointer_at(np.int64(0), A_SOURCE), 0, 0)  # the rows are there already
     batch = placed(Net(
         net.params, net.grads, net.work, net.grad_work, net.state, net.scratch, net.order,
         net.batch, net.capacity, 0, net.batch, mixed(rule.seed, rule.step), moves,
     ))  # fmt: skip
-    weight = penalty(terms, batch)
+    weight = penalty(rule, batch)
     meeting, size, parts = net.order, desk.size, desk.parts if moves else 1  # nobody to meet
     cut = first_phase(ops, sources, batch, desk.first, size, parts, meeting, FIRST, ALONE)
     loss, _ = scores(ops, batch)
     vector(pointer_at(score, 0.0), 0, 1)[0] = loss / net.batch + weight
     if moves == 0:
         weights_pass(ops, batch, FIRST, ALONE)
-        for t in range(terms.size):
-            count = terms[t].rows * terms[t].columns
-            penalty_step(
-                vector(net.params, terms[t].start, count), terms[t].l1, terms[t].l2, 0.0,
-                vector(net.grads, terms[t].start, count),
-            )  # fmt: skip
+        if rule.penalize != 0:
+            call(rule.penalize, rule, batch, 0, size)
     elif np.isfinite(loss):
         rates = vector(pointer_at(desk.rates, 0.0), 0, desk.rates_count)
         rule.learning_rate = rates[0 if rates.size == 1 else rule.step - desk.first_rate]
         rule.step += 1
-        factors = np.ones(terms.size)
-        second_phase(ops, terms, factors, rule, batch, size, cut, meeting, FIRST, ALONE)
+        second_phase(ops, rule, batch, size, cut, meeting, FIRST, ALONE)
 
 
 # ---------------------------------------------------------------------------

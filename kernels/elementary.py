@@ -39,9 +39,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
-from ._kernel import kernel, part
+from ._kernel import JIT, kernel, part
 
 # A sum that is reordered here loses the digits it was arranged to keep. These flags stay with the
 # code when it is inlined into a kernel, whose own loops may still be reordered.
@@ -54,14 +53,14 @@ def by_format(single: Callable, double: Callable) -> Callable:
     def chosen(x):
         return single(x) if isinstance(x, np.float32) else double(x)
 
-    @overload(chosen, jit_options={"forceinline": True})
-    def choose(x):
-        if x == types.float32:
-            return lambda x: single(x)
-        if x == types.float64:
-            return lambda x: double(x)
-        return None
+    if JIT:  # whoever is compiled takes one of the two
+        chosen = part(chosen)
 
+        def of(args):
+            return single if args[0] == types.float32 else double
+
+        chosen.get_call_template = lambda args, names: of(args).get_call_template(args, names)
+        chosen.get_overload = lambda args: of(args).get_overload(args)
     return chosen
 
 

@@ -15,7 +15,7 @@ put it in different places, so each kernel says where it stands and can do eithe
 import numpy as np
 
 from ._kernel import SUMS, compiled, kernel, part
-from ._memory import vector
+from ._memory import tiny_of, vector
 from .adam import adam, adamw, amsgrad, nadam
 
 
@@ -64,7 +64,7 @@ def momentum_step(param, grad, velocity, learning_rate, momentum, nesterov):
     """
     rate = param.dtype.type(learning_rate)
     keep = param.dtype.type(momentum)
-    zero, tiny = param.dtype.type(0), np.finfo(param.dtype).tiny
+    zero, tiny = param.dtype.type(0), tiny_of(param)
     for i in range(param.size):
         push = rate * grad[i]
         v = keep * velocity[i] - push
@@ -123,7 +123,7 @@ def adagrad_step(param, grad, total, learning_rate, initial_total, epsilon, insi
     rate = kind(learning_rate)
     inside = kind(initial_total + (epsilon if inside_epsilon else 0.0))
     outside = kind(0.0 if inside_epsilon else epsilon)
-    zero, tiny = kind(0), np.finfo(param.dtype).tiny
+    zero, tiny = kind(0), tiny_of(param)
     for i in range(param.size):
         t = total[i] + grad[i] * grad[i]
         total[i] = zero if t < tiny else t
@@ -182,7 +182,7 @@ def rmsprop_step(param, grad, v, learning_rate, rho, epsilon, inside_epsilon):
     rate, keep, new = kind(learning_rate), kind(rho), kind(1.0 - rho)
     inside = kind(epsilon if inside_epsilon else 0.0)
     outside = kind(0.0 if inside_epsilon else epsilon)
-    zero, tiny = kind(0), np.finfo(param.dtype).tiny
+    zero, tiny = kind(0), tiny_of(param)
     for i in range(param.size):
         second = keep * v[i] + new * grad[i] * grad[i]
         v[i] = zero if second < tiny else second
@@ -231,7 +231,7 @@ def rmsprop_momentum_step(
     still = kind(momentum)
     inside = kind(epsilon if inside_epsilon else 0.0)
     outside = kind(0.0 if inside_epsilon else epsilon)
-    zero, tiny = kind(0), np.finfo(param.dtype).tiny
+    zero, tiny = kind(0), tiny_of(param)
     for i in range(param.size):
         second = keep * v[i] + new * grad[i] * grad[i]
         v[i] = zero if second < tiny else second
@@ -286,7 +286,7 @@ def rmsprop_centered_step(
     still = kind(momentum)
     inside = kind(epsilon if inside_epsilon else 0.0)
     outside = kind(0.0 if inside_epsilon else epsilon)
-    zero, tiny = kind(0), np.finfo(param.dtype).tiny
+    zero, tiny = kind(0), tiny_of(param)
     for i in range(param.size):
         second = keep * v[i] + new * grad[i] * grad[i]
         first = keep * m[i] + new * grad[i]
@@ -344,7 +344,7 @@ def lion_step(param, grad, m, learning_rate, beta1, beta2, weight_decay):
     rate, shrink = kind(learning_rate), kind(1.0 - learning_rate * weight_decay)
     keep1, keep2 = kind(beta1), kind(beta2)
     new1, new2 = kind(1.0 - beta1), kind(1.0 - beta2)
-    zero, tiny = kind(0), np.finfo(param.dtype).tiny
+    zero, tiny = kind(0), tiny_of(param)
     for i in range(param.size):
         look = keep1 * m[i] + new1 * grad[i]
         first = keep2 * m[i] + new2 * grad[i]

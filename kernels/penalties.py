@@ -4,6 +4,9 @@ Penalties on large weights, limits for gradients, constraints on weights: all of
 of *terms* (`_op.TERM`), one for each array of parameters that is trained, and change the flat
 buffers in place, as the optimizers do. Last of all a moving average of the weights.
 
+Most networks have none of these. A step calls each by its address in the ``RULE``, where there is
+one, as it does the update, and what is not in use is not compiled.
+
 Sources: Nielsen, chapter 3 (L2 and L1 regularization, eq. 85-97); *Neural Networks from
 Scratch*, chapter 14; Pascanu, Mikolov and Bengio (2013), ICML (clipping by norm); Srebro and
 Shraibman (2005), COLT (max-norm); Polyak and Juditsky (1992), SIAM J. Control Optim. 30
@@ -13,8 +16,12 @@ Shraibman (2005), COLT (max-norm); Polyak and Juditsky (1992), SIAM J. Control O
 import numpy as np
 
 from ._kernel import SUMS, kernel, part
-from ._memory import matrix, vector
+from ._memory import matrix, pointer_at, tiny_of, vector
+from ._op import TERM
 from ._team import share
+
+GRAIN = np.int64(4)  # columns that are not parted
+A_TERM = np.zeros(1, TERM)[0]
 
 
 def penalty_step_reference(param, grad, l1, l2, limit):
@@ -99,10 +106,16 @@ def constraint_step(max_norm, non_negative, first, last, param):
 def average_step(param, keep, average):
     """``average += (1 - keep) * (param - average)``; what has faded to nearly 0 becomes 0."""
     new = param.dtype.type(1.0 - keep)
-    zero, tiny = param.dtype.type(0), np.finfo(param.dtype).tiny
+    zero, tiny = param.dtype.type(0), tiny_of(param)
     for i in range(param.size):
         a = average[i] + new * (param[i] - average[i])
         average[i] = zero if abs(a) < tiny else a
+
+
+@part(inline=True)
+def terms_of(rule):
+    """The terms that a rule knows."""
+    return vector(pointer_at(rule.terms, A_TERM), 0, rule.terms_count)
 
 
 @part
@@ -111,14 +124,18 @@ def overlap(term, start, stop):
     return max(start, term.start), min(stop, term.start + term.rows * term.columns)
 
 
-@part
-def penalize(terms, rule, net, start, stop):
-    """Add the derivatives of the penalties to the gradients ``start..stop``."""
+def penalize(rule, net, start, stop):
+    """Add the derivatives of the penalties to the gradients ``start..stop``, and cut them.
+
+    Only a step that moves weights cuts gradients.
+    """
+    terms = terms_of(rule)
+    most = rule.clip_value if net.learning else 0.0
     for t in range(terms.size):
         lo, hi = overlap(terms[t], start, stop)
-        if lo < hi and (terms[t].l1 != 0 or terms[t].l2 != 0 or rule.clip_value > 0):
+        if lo < hi and (terms[t].l1 != 0 or terms[t].l2 != 0 or most > 0):
             penalty_step(
-                vector(net.params, lo, hi - lo), terms[t].l1, terms[t].l2, rule.clip_value,
+                vector(net.params, lo, hi - lo), terms[t].l1, terms[t].l2, most,
                 vector(net.grads, lo, hi - lo),
             )  # fmt: skip
 
@@ -141,16 +158,16 @@ def magnitudes(values):
     return total
 
 
-@part
-def limits(terms, rule, net, factors):
+def limit(rule, net, start, stop):
     """What the gradient of each term is to be multiplied by to be no longer than allowed."""
-    whole = 0.0
+    terms, whole = terms_of(rule), 0.0
     for t in range(terms.size):
         total = squares(vector(net.grads, terms[t].start, terms[t].rows * terms[t].columns))
         whole += total
-        factors[t] = shortening(total, rule.clip_norm)
+        terms[t].factor = shortening(total, rule.clip_norm)
     if rule.global_clip_norm > 0:
-        factors[:] = shortening(whole, rule.global_clip_norm)
+        for t in range(terms.size):
+            terms[t].factor = shortening(whole, rule.global_clip_norm)
 
 
 @part
@@ -159,41 +176,39 @@ def shortening(square, most):
     return most / np.sqrt(square) if most > 0 and square > most * most else 1.0
 
 
-@part
-def rescale(terms, factors, net, start, stop):
+def rescale(rule, net, start, stop):
     """Multiply the gradients ``start..stop`` by the factor of their term."""
+    terms = terms_of(rule)
     for t in range(terms.size):
         lo, hi = overlap(terms[t], start, stop)
-        if lo < hi and factors[t] != 1:
-            rescale_step(factors[t], vector(net.grads, lo, hi - lo))
+        if lo < hi and terms[t].factor != 1:
+            rescale_step(terms[t].factor, vector(net.grads, lo, hi - lo))
 
 
-@part
-def penalty(terms, net):
-    """Sum of all penalties, in float64."""
-    total = 0.0
+def weigh(rule, net, start, stop):
+    """Sum of all penalties, in float64, to ``rule.penalties``."""
+    terms, total = terms_of(rule), 0.0
     for t in range(terms.size):
         size = terms[t].rows * terms[t].columns
         if terms[t].l2 != 0:
             total += terms[t].l2 * squares(vector(net.params, terms[t].start, size))
         if terms[t].l1 != 0:
             total += terms[t].l1 * magnitudes(vector(net.params, terms[t].start, size))
-    return total
+    rule.penalties = total
 
 
-@part
-def constrain(terms, net, grain, seat, members):
+def constrain(rule, net, seat, members):
     """Cut this seat's columns of every array to what is allowed."""
+    terms = terms_of(rule)
     for t in range(terms.size):
         if terms[t].max_norm > 0 or terms[t].non_negative != 0:
-            lo, hi = share(terms[t].columns, grain, seat, members)
+            lo, hi = share(terms[t].columns, GRAIN, seat, members)
             constraint_step(
                 terms[t].max_norm, terms[t].non_negative, lo, hi,
                 matrix(net.params, terms[t].start, terms[t].rows, terms[t].columns),
             )  # fmt: skip
 
 
-@part
 def average(rule, net, start, stop):
     """Move the average of the weights ``start..stop`` towards them.
 
@@ -203,5 +218,9 @@ def average(rule, net, start, stop):
     keep = min(rule.ema, (1.0 + rule.step) / (10.0 + rule.step))
     size = stop - start
     average_step(
-        vector(net.params, start, size), keep, vector(net.state, rule.average + start, size)
+        vector(net.params, start, size), keep, vector(net.state, rule.average_at + start, size)
     )
+
+
+# What a step does beside the update, by the field of RULE that says where.
+BESIDE = {each.__name__: each for each in (weigh, penalize, limit, rescale, constrain, average)}

@@ -26,12 +26,9 @@ from ._team import ALONE, FIRST, UNPARTED, join, meet, share
 from .gemm import SCRATCH
 from .noise import mixed
 from .optimizers import finite
-from .penalties import average, constrain, limits, penalize, penalty, rescale
 
 GRAIN = np.int64(4)  # rows of a batch or of a weight that are not parted: tiles of one row are slow
 LINE = np.int64(16)  # numbers that are not parted: a line of the cache belongs to one thread
-# What is done to gradients and weights, in order.
-PENALIZE, RESCALE, UPDATE, AVERAGE = map(np.int64, range(4))
 NO_KEY = np.uint64(0)
 PART = 16  # rows that a part of a batch has at the least
 
@@ -73,7 +70,9 @@ def backward(plan, net, first, lo, hi, meeting, seat, members):
     """
     for i in range(plan.size):
         if plan[i].layer == LOSS:
-            vector(net.grad_work, plan[i].out * net.capacity + lo, hi - lo)[:] = 1.0 / net.batch
+            counts = vector(net.grad_work, plan[i].out * net.capacity + lo, hi - lo)
+            for b in range(counts.size):
+                counts[b] = 1.0 / net.batch
     for i in range(plan.size - 1, first - 1, -1):
         if plan[i].when & TRAIN and plan[i].backward != 0:
             if plan[i].columns:
@@ -180,25 +179,14 @@ def add_parts(net, size, parts, lo, hi):
 
 
 @part
-def act(what, terms, factors, rule, net, start, stop):
-    """Do one thing to the gradients or weights ``start..stop``."""
-    if what == UPDATE:
-        call(rule.update, rule, net, start, stop)
-    elif what == PENALIZE:
-        penalize(terms, rule, net, start, stop)
-    elif what == AVERAGE:
-        average(rule, net, start, stop)
-    else:
-        rescale(terms, factors, net, start, stop)
-
-
-@part
-def over_weights(what, plan, terms, factors, rule, net, parts, seat, members):
-    """Second phase of training: do one thing to this seat's weights.
+def over_weights(function, plan, rule, net, parts, seat, members):
+    """Second phase of training: one function of a rule, where it has that, on this seat's weights.
 
     What lies in one piece is done in one go. A layer's bias lies behind its weight and belongs
     to whoever has the last of its rows. Of a batch in parts, weights are cut anywhere.
     """
+    if function == 0:
+        return
     start, stop = 0, 0
     if parts > 1:
         start, stop = share(rule.parameters, LINE, seat, members)
@@ -209,24 +197,22 @@ def over_weights(what, plan, terms, factors, rule, net, parts, seat, members):
                 first = plan[i].weight + lo * plan[i].row_size
                 if first != stop:
                     if start < stop:
-                        act(what, terms, factors, rule, net, start, stop)
+                        call(function, rule, net, start, stop)
                     start = first
                 stop = plan[i].weight + hi * plan[i].row_size
                 if hi == plan[i].weight_rows:
                     stop += plan[i].tail
     if start < stop:
-        act(what, terms, factors, rule, net, start, stop)
+        call(function, rule, net, start, stop)
 
 
 @part
-def adjust(plan, terms, factors, rule, net, parts, meeting, seat, members):
-    """Penalties and limits: what comes to the gradients before the update."""
-    over_weights(PENALIZE, plan, terms, factors, rule, net, parts, seat, members)
-    if rule.clip_norm > 0 or rule.global_clip_norm > 0:
-        meet(meeting, members)
-        limits(terms, rule, net, factors)  # by every seat, of everything: the same bits
-        meet(meeting, members)
-        over_weights(RESCALE, plan, terms, factors, rule, net, parts, seat, members)
+def penalty(rule, net):
+    """Sum of all penalties, in float64."""
+    if rule.weigh == 0:
+        return 0.0
+    call(rule.weigh, rule, net, 0, 0)
+    return rule.penalties
 
 
 @part
@@ -243,26 +229,31 @@ def first_phase(plan, sources, net, first, size, parts, meeting, seat, members):
 
 
 @part
-def second_phase(plan, terms, factors, rule, net, size, cut, meeting, seat, members):
+def second_phase(plan, rule, net, size, cut, meeting, seat, members):
     """Gradients of the weights, what is done to them, and the update."""
     if cut > 1:
         lo, hi = share(size, LINE, seat, members)
         add_parts(net, size, cut, lo, hi)
     else:
         weights_pass(plan, net, seat, members)
-    if terms.size > 0:
-        adjust(plan, terms, factors, rule, net, cut, meeting, seat, members)
-    over_weights(UPDATE, plan, terms, factors, rule, net, cut, seat, members)
-    meet(meeting, members)
-    if terms.size > 0:
-        constrain(terms, net, GRAIN, seat, members)
+    over_weights(rule.penalize, plan, rule, net, cut, seat, members)
+    if rule.limit != 0:
         meet(meeting, members)
-    if rule.ema >= 0:  # nobody moves a weight before the next meeting
-        over_weights(AVERAGE, plan, terms, factors, rule, net, cut, seat, members)
+        if seat == 0:
+            call(rule.limit, rule, net, 0, 0)
+        meet(meeting, members)
+        over_weights(rule.rescale, plan, rule, net, cut, seat, members)
+    over_weights(rule.update, plan, rule, net, cut, seat, members)
+    meet(meeting, members)
+    if rule.constrain != 0:
+        call(rule.constrain, rule, net, seat, members)
+        meet(meeting, members)
+    # Nobody moves a weight before the next meeting.
+    over_weights(rule.average, plan, rule, net, cut, seat, members)
 
 
 @compiled
-def gradients(plan, rule, sources, terms, buffers, capacity, order, team, seat):
+def gradients(plan, rule, sources, buffers, capacity, order, team, seat):
     """Gradients of one batch of the rows ``order``, down to the input."""
     meeting = pointer(team)
     members = join(meeting, seat)
@@ -273,13 +264,12 @@ def gradients(plan, rule, sources, terms, buffers, capacity, order, team, seat):
         rows_pass(plan, sources, net, 0, lo, hi, meeting, seat, members)
         meet(meeting, members)
         weights_pass(plan, net, seat, members)
-        factors = np.ones(terms.size)
-        over_weights(PENALIZE, plan, terms, factors, rule[0], net, 1, seat, members)
+        over_weights(rule[0].penalize, plan, rule[0], net, 1, seat, members)
 
 
 @compiled
 def train(
-    plan, rule, copies, sources, terms, buffers, capacity, first, parts,
+    plan, rule, copies, sources, buffers, capacity, first, parts,
     order, starts, stops, rates, losses, metrics, penalties, team, seat,
 ):  # fmt: skip
     """Train on whole batches, one after another; returns how many went well.
@@ -298,12 +288,12 @@ def train(
         mine = copies[seat]
     meeting = pointer(team)
     members = join(meeting, seat)
-    size, factors = buffers.params.size, np.ones(terms.size)
+    size = buffers.params.size
     for i in range(starts.size if members > 0 else 0):
         key = mixed(mine.seed, mine.step)
         net = placed(bind(buffers, order, starts[i], stops[i], capacity, seat, 0, key, 1))
-        if seat == 0 and terms.size > 0:
-            penalties[i] = penalty(terms, net) * net.batch
+        if seat == 0:
+            penalties[i] = penalty(mine, net) * net.batch
         cut = first_phase(plan, sources, net, first, size, parts, meeting, seat, members)
         loss, metric = scores(plan, net)
         if seat == 0:
@@ -312,7 +302,7 @@ def train(
             return i
         mine.step += 1
         mine.learning_rate = rates[i]
-        second_phase(plan, terms, factors, mine, net, size, cut, meeting, seat, members)
+        second_phase(plan, mine, net, size, cut, meeting, seat, members)
     return starts.size
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
+from fastnn.kernels.penalties import BESIDE
 
 LAYERS = {
     "penalties": lambda: [fnn.Dense(6, "tanh", weight_l2=0.02, bias_l1=0.03), fnn.Dense(3)],
@@ -48,6 +49,25 @@ def test_every_number_of_threads_gives_the_same_bits(name):
         net.fit(x, y, epochs=3, batch_size=16, verbose=0)
         results.add(net.params.tobytes() + net.predict(x).tobytes())
     assert len(results) == 1
+
+
+def test_a_step_makes_only_what_it_has_a_use_for():
+    """And nothing else is compiled; a setting that is taken back leaves nothing behind."""
+    x, y = problem()
+    net = build([fnn.Dense(6, "tanh"), fnn.Dense(3)])
+    dense, optimizer = net.layers[0], net.optimizer
+    for owner, setting, value, off, names in [
+        (dense, "weight_l2", 0.01, 0.0, {"weigh", "penalize"}),
+        (dense, "max_norm", 0.5, 0.0, {"constrain"}),
+        (optimizer, "clip_value", 0.5, None, {"penalize"}),
+        (optimizer, "clip_norm", 0.5, None, {"limit", "rescale"}),
+        (optimizer, "global_clip_norm", 0.5, None, {"limit", "rescale"}),
+        (optimizer, "ema", 0.0, None, {"average"}),
+    ]:
+        for now, expected in ((value, names), (off, set())):
+            setattr(owner, setting, now)
+            net.fit(x, y, verbose=0)
+            assert {name for name in BESIDE if net._rule[name][0]} == expected
 
 
 @pytest.mark.parametrize("clip", ["clip_value", "clip_norm", "global_clip_norm"])
