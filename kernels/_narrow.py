@@ -42,24 +42,16 @@ class _Narrow(Vectors):
         return cgutils.for_range_slice(self.builder, start, stop, self.number(step), self.index)
 
     def in_blocks(self, columns, block):
-        """Call ``block(first, vectors)`` for ``WIDTH`` vectors at a time, then for one.
+        """Call ``block(first, vectors, left)`` for ``WIDTH`` vectors at a time, then for one.
 
-        ``block(first, 1, left)`` is for the columns behind the last whole vector.
+        ``left`` lanes of a single vector exist, or all; of ``WIDTH`` vectors all do: None.
         """
-        builder = self.builder
-
-        def whole(vectors):
-            size = self.number(vectors * self.count)
-            return builder.mul(builder.sdiv(columns, size), size)
-
-        many, all_whole = whole(WIDTH), whole(1)
+        builder, size = self.builder, self.number(WIDTH * self.count)
+        many = builder.mul(builder.sdiv(columns, size), size)
         with self.each(self.number(0), many, WIDTH * self.count) as (first, _):
-            block(first, WIDTH)
-        with self.each(many, all_whole, self.count) as (first, _):
-            block(first, 1)
-        left = builder.sub(columns, all_whole)
-        with builder.if_then(builder.icmp_signed(">", left, self.number(0))):
-            block(all_whole, 1, left)
+            block(first, WIDTH, None)
+        with self.each(many, columns, self.count) as (first, _):
+            block(first, 1, builder.sub(columns, first))
 
     def row(self, base, stride, r):
         """Where a row begins."""
@@ -170,11 +162,10 @@ def _emit_dots(w, n, turned, m, width, x, b, start, start_step, out, slope):
 
 
 def _emit_spread(w, n, turned, m, width, x, b, start, start_step, out, slope, mask):
-    """``spread``, then ``out *= slope where mask <= 0``."""
-    builder = w.builder
-    slopes, own = w.splat(slope), builder.icmp_unsigned("==", mask, out)
+    """``spread``, then ``out *= slope`` where ``out <= 0``, or ``mask <= 0`` if turned."""
+    builder, slopes = w.builder, w.splat(slope)
 
-    def block(i, vectors, left=None):
+    def block(i, vectors, left):
         places = [builder.add(i, w.number(v * w.count)) for v in range(vectors)]
         exist = None if left is None else w.first(left)
         b_now = [w.rows_of_b(b, width, n, turned, place, left) for place in places]
@@ -186,7 +177,7 @@ def _emit_spread(w, n, turned, m, width, x, b, start, start_step, out, slope, ma
                 for factor, vector in zip(factors, rows, strict=True):
                     value = w.multiply_add(factor, vector, value)
                 at = builder.add(below, place)
-                side = builder.select(own, value, w.load(mask, at, exist))
+                side = w.load(mask, at, exist) if turned else value
                 w.store(w.bent(value, side, slopes), out, at, exist)
 
     w.in_blocks(width, block)
@@ -196,7 +187,7 @@ def _emit_sums(w, n, turned, m, columns, x, x_row, b, b_row, out):
     """``sums`` for some vectors of columns at a time, then for one."""
     builder, count = w.builder, w.count
 
-    def block(i, vectors, left=None):
+    def block(i, vectors, left):
         exist = None if left is None else w.first(left)
         totals = w.cells(n * vectors)
         for cell in totals:
@@ -285,8 +276,8 @@ if JIT:
 
         ``x`` is (m, width) or, for ``SPREAD``, (m, n). For ``SUMS`` rows lie ``x_row`` and
         ``b_row`` apart, else one behind another. ``start_step`` is 1, or 0 for one start for all.
-        ``DOTS`` then does ``out *= slope where out <= 0``, ``SPREAD`` the same where
-        ``mask <= 0``, which has the shape of ``out`` and may be it.
+        Then ``out *= slope`` where ``out <= 0``, or, of a ``SPREAD`` that is turned, where
+        ``mask <= 0``, which has the shape of ``out``: on the way back through a layer.
         """
         return called(f"fastnn_narrow_{x.dtype}", _signature(x.dtype))
 
@@ -311,8 +302,8 @@ else:
             total = np.zeros((m, width), result.dtype) + start.view(0, width if start_step else 1)
             for o in range(n):
                 total += np.outer(factors[:, o], of_n(b)[o])
-            result[...] = total
-            result[...] = np.where(matrix(mask, 0, m, width) <= 0, slope * total, total)
+            side = matrix(mask, 0, m, width) if turned else total
+            result[...] = np.where(side <= 0, slope * total, total)
         else:
             total = np.zeros((n, width), out.array.dtype)
             for r in range(m):
