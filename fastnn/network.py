@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -420,12 +420,13 @@ class Network(InFiles, InCompiledCode):
     def _looking_buffers(self, params: np.ndarray, capacity: int, threads: int) -> Buffers:
         """Buffers for each of so many threads, that only look."""
         none = np.empty(0, self.dtype)
-        work = _aligned(threads * capacity * self.plan.row_size, self.dtype)
+        work = _aligned(threads * capacity * self.plan.row_size, self.dtype, np.empty)
         return Buffers(params, none, work, none, none, self._scratch(threads))
 
     def _scratch(self, threads: int) -> np.ndarray:
         """What products of the compiled backend need."""
-        return _aligned(threads * SCRATCH if self.backend == "compiled" else 0, self.dtype)
+        size = threads * SCRATCH if self.backend == "compiled" else 0
+        return _aligned(size, self.dtype, np.empty)
 
     def _crew_for(self, capacity: int) -> _threads.Crew:
         """Who trains; what was found out by an earlier `fit` of such batches is not forgotten."""
@@ -957,9 +958,12 @@ def _chain(layers: Any) -> list[Layer]:
     return chain
 
 
-def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros that begin on a cache line."""
-    raw = np.zeros(size * dtype.itemsize + 64, np.uint8)
+def _aligned(size: int, dtype: np.dtype, made: Callable = np.zeros) -> np.ndarray:
+    """Zeros that begin on a cache line; with `numpy.empty` anything.
+
+    Fresh zeros are memory that the system has to make ready, page by page, at every call.
+    """
+    raw = made(size * dtype.itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size * dtype.itemsize].view(dtype)
 

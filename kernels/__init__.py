@@ -2,8 +2,8 @@
 
 Read in this order: ``dense``, ``activations``, ``rectifiers``, ``losses``, ``cross_entropies``,
 ``likelihoods``, ``metrics``, ``optimizers``, ``adam`` (what is computed), ``run`` (in what
-order), ``_op`` and ``_kernel`` (how an op finds its arrays and a kernel its reference), ``gemm``
-and ``_tile`` (why it is fast).
+order), ``_op`` and ``_kernel`` (how an op finds its arrays and a kernel its reference), ``gemm``,
+``_tile`` and ``_narrow`` (why it is fast).
 
 The contract of every kernel: outputs come last, are given, C-contiguous, and
 are overwritten; inputs are never touched; only optimizers write in place, and

@@ -15,14 +15,13 @@ number is a fixed size.
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import llvmlite.binding
 import numpy as np
-from llvmlite import ir
-from numba import config, njit
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
@@ -161,14 +160,37 @@ def part(
     return dispatcher
 
 
-def c_code(function: Callable, signature: Any) -> CFunc:
+def c_code(function: Callable, signature: Any, kind: type[CFunc] = CFunc) -> CFunc:
     """Compile a function that C can call, or load it."""
     options = {"fastmath": set(FASTMATH), **OPTIONS}
-    types = signature.args, signature.return_type
-    code = CFunc(function, types, {}, options, pipeline_class=KernelCompiler)
+    given = signature.args, signature.return_type
+    code = kind(function, given, {}, options, pipeline_class=KernelCompiler)
     code._cache = KernelCache(function)
     code.compile()
     return code
+
+
+class Native(CFunc):
+    """A compiled function by its address, called as numba's own functions are.
+
+    C's way would be a second function around it, which copies the arguments once more.
+    """
+
+    @property
+    def address(self) -> int:
+        """Where the code lies."""
+        return self._library.get_pointer_to_function(self._wrapper_name.removeprefix("cfunc."))
+
+
+def jump(context: Any, builder: Any, address: Any, kinds: Sequence[Any], arguments: Any) -> Any:
+    """Write the call of a `Native` that returns nothing."""
+    convention, intp = context.call_conv, context.get_value_type(types.intp)
+    kind = convention.get_function_type(types.void, kinds).as_pointer()
+    code = builder.inttoptr(address, kind) if address.type == intp else address
+    status, _ = convention.call_function(builder, code, types.void, kinds, arguments)
+    with cgutils.if_unlikely(builder, status.is_error):  # an index out of bounds, where they are
+        convention.return_status_propagate(builder, status)  # checked: kernels do not raise
+    return context.get_dummy_value()
 
 
 def on_its_own(name: str, function: Callable, signature: Any) -> None:
@@ -180,7 +202,7 @@ def on_its_own(name: str, function: Callable, signature: Any) -> None:
 
     @cache
     def compile_it() -> CFunc:
-        code = c_code(function, signature)
+        code = c_code(function, signature, Native)
         llvmlite.binding.add_symbol(name, code.address)
         return code  # which must stay alive
 
@@ -192,10 +214,9 @@ def called(name: str, signature: Any) -> Any:
     SYMBOLS[name]()
 
     def generate(context: Any, builder: Any, types_: Any, args: Any) -> Any:
-        kinds = [context.get_value_type(t) for t in signature.args]
-        kind = ir.FunctionType(ir.VoidType(), kinds)
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
-        return context.get_dummy_value()
+        kind = context.call_conv.get_function_type(types.void, signature.args)
+        code = cgutils.get_or_insert_function(builder.module, kind, name)
+        return jump(context, builder, code, signature.args, args)
 
     return signature, generate
 

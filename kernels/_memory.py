@@ -12,14 +12,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 from numba.np.numpy_support import as_dtype
 
-from ._kernel import JIT
+from ._kernel import JIT, jump
 
 
 class Pointer(NamedTuple):
@@ -78,7 +77,8 @@ if JIT:
     def lent(typing, array):
         """The same array for whoever is called: nobody counts references to it.
 
-        Counting is atomic, and costs more than a small layer. The caller's array must stay.
+        Counting is atomic, and costs more than a small layer. For arguments alone, which whoever
+        calls holds: what a function made itself would be gone after its last mention.
         """
 
         def generate(context, builder, signature, args):
@@ -175,10 +175,7 @@ if JIT:
         """Call the function (record, net, lo, hi) that was compiled at an address."""
 
         def generate(context, builder, signature, args):
-            arguments = [context.get_value_type(t) for t in signature.args[1:]]
-            function = ir.FunctionType(ir.VoidType(), arguments)
-            builder.call(builder.inttoptr(args[0], function.as_pointer()), args[1:])
-            return context.get_dummy_value()
+            return jump(context, builder, args[0], signature.args[1:], args[1:])
 
         return types.void(types.intp, record, net, types.intp, types.intp), generate
 

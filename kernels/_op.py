@@ -28,7 +28,7 @@ from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, intrinsic, models, register_model
 
-from ._kernel import JIT, c_code, part
+from ._kernel import JIT, Native, c_code, part
 from ._memory import FUNCTIONS, matrix, vector
 
 PREDICT, TRAIN, EVALUATE = 1, 2, 4
@@ -269,7 +269,7 @@ def address(function: Callable, dtype: np.dtype, record: np.dtype = OP) -> int:
     signature = types.void(
         numba.from_dtype(record), NetType(numba.from_dtype(dtype)), types.intp, types.intp
     )
-    callback = c_code(function, signature)
+    callback = c_code(function, signature, Native)
     COMPILED.append(callback)
     return callback.address
 

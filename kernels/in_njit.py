@@ -242,7 +242,7 @@ def predict(self, x):
     need = room_for(desk.row_size, rows)
     if need > STACK:
         room = np.empty(need, room.dtype)
-    fill(desk, x, rows, lent(room), vector(pointer(out), 0, out.size))
+    fill(desk, x, rows, room, vector(pointer(out), 0, out.size))
     return out
 
 
@@ -277,7 +277,7 @@ def vjp(self, x, grad_out):
         grad_x = np.empty(desk.fan_in, room.dtype)
     else:
         grad_x = np.empty((rows, desk.fan_in), room.dtype)
-    pull(desk, x, grad_out, rows, lent(room), vector(pointer(grad_x), 0, grad_x.size))
+    pull(desk, x, grad_out, rows, room, vector(pointer(grad_x), 0, grad_x.size))
     return grad_x
 
 
@@ -300,7 +300,7 @@ def jacobian(self, x):
         result = np.empty((desk.fan_out, desk.fan_in), room.dtype)
     else:
         result = np.empty((rows, desk.fan_out, desk.fan_in), room.dtype)
-    jacobians(desk, x, rows, lent(room), vector(pointer(result), 0, result.size))
+    jacobians(desk, x, rows, room, vector(pointer(result), 0, result.size))
     return result
 
 
@@ -332,7 +332,7 @@ def loss_and_gradient_of(self, x, y, column):
     check_targets(desk, y, column, rows)
     room = np.empty(learn_room_for(desk.row_size, rows), on_stack(self).dtype)
     grads = np.zeros(desk.size, room.dtype)
-    loss = teach(desk, x, y, column, rows, lent(room), pointer(grads), 0)
+    loss = teach(desk, x, y, column, rows, room, pointer(grads), 0)
     return loss, grads
 
 
@@ -360,6 +360,6 @@ def train_step_of(self, x, y, column):
     room = np.empty(learn_room_for(desk.row_size, rows), on_stack(self).dtype)
     if not take(desk, np.int64(0), np.int64(1)):
         raise RuntimeError(TAKEN)
-    loss = teach(desk, x, y, column, rows, lent(room), pointer_at(desk.grads, room), 1)
+    loss = teach(desk, x, y, column, rows, room, pointer_at(desk.grads, room), 1)
     take(desk, np.int64(1), np.int64(0))
     return loss
