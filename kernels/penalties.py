@@ -21,7 +21,7 @@ from ._op import TERM
 from ._team import share
 
 GRAIN = np.int64(4)  # columns that are not parted
-A_TERM = np.zeros(1, TERM)[0]
+A_TERM = np.zeros(1, TERM).view(np.recarray)[0]
 
 
 def penalty_step_reference(param, grad, l1, l2, limit):
@@ -129,13 +129,12 @@ def penalize(rule, net, start, stop):
 
     Only a step that moves weights cuts gradients.
     """
-    terms = terms_of(rule)
     most = rule.clip_value if net.learning else 0.0
-    for t in range(terms.size):
-        lo, hi = overlap(terms[t], start, stop)
-        if lo < hi and (terms[t].l1 != 0 or terms[t].l2 != 0 or most > 0):
+    for term in terms_of(rule):
+        lo, hi = overlap(term, start, stop)
+        if lo < hi and (term.l1 != 0 or term.l2 != 0 or most > 0):
             penalty_step(
-                vector(net.params, lo, hi - lo), terms[t].l1, terms[t].l2, most,
+                vector(net.params, lo, hi - lo), term.l1, term.l2, most,
                 vector(net.grads, lo, hi - lo),
             )  # fmt: skip
 
@@ -161,13 +160,13 @@ def magnitudes(values):
 def limit(rule, net, start, stop):
     """What the gradient of each term is to be multiplied by to be no longer than allowed."""
     terms, whole = terms_of(rule), 0.0
-    for t in range(terms.size):
-        total = squares(vector(net.grads, terms[t].start, terms[t].rows * terms[t].columns))
+    for term in terms:
+        total = squares(vector(net.grads, term.start, term.rows * term.columns))
         whole += total
-        terms[t].factor = shortening(total, rule.clip_norm)
+        term.factor = shortening(total, rule.clip_norm)
     if rule.global_clip_norm > 0:
-        for t in range(terms.size):
-            terms[t].factor = shortening(whole, rule.global_clip_norm)
+        for term in terms:
+            term.factor = shortening(whole, rule.global_clip_norm)
 
 
 @part
@@ -178,34 +177,32 @@ def shortening(square, most):
 
 def rescale(rule, net, start, stop):
     """Multiply the gradients ``start..stop`` by the factor of their term."""
-    terms = terms_of(rule)
-    for t in range(terms.size):
-        lo, hi = overlap(terms[t], start, stop)
-        if lo < hi and terms[t].factor != 1:
-            rescale_step(terms[t].factor, vector(net.grads, lo, hi - lo))
+    for term in terms_of(rule):
+        lo, hi = overlap(term, start, stop)
+        if lo < hi and term.factor != 1:
+            rescale_step(term.factor, vector(net.grads, lo, hi - lo))
 
 
 def weigh(rule, net, start, stop):
     """Sum of all penalties, in float64, to ``rule.penalties``."""
-    terms, total = terms_of(rule), 0.0
-    for t in range(terms.size):
-        size = terms[t].rows * terms[t].columns
-        if terms[t].l2 != 0:
-            total += terms[t].l2 * squares(vector(net.params, terms[t].start, size))
-        if terms[t].l1 != 0:
-            total += terms[t].l1 * magnitudes(vector(net.params, terms[t].start, size))
+    total = 0.0
+    for term in terms_of(rule):
+        size = term.rows * term.columns
+        if term.l2 != 0:
+            total += term.l2 * squares(vector(net.params, term.start, size))
+        if term.l1 != 0:
+            total += term.l1 * magnitudes(vector(net.params, term.start, size))
     rule.penalties = total
 
 
 def constrain(rule, net, seat, members):
     """Cut this seat's columns of every array to what is allowed."""
-    terms = terms_of(rule)
-    for t in range(terms.size):
-        if terms[t].max_norm > 0 or terms[t].non_negative != 0:
-            lo, hi = share(terms[t].columns, GRAIN, seat, members)
+    for term in terms_of(rule):
+        if term.max_norm > 0 or term.non_negative != 0:
+            lo, hi = share(term.columns, GRAIN, seat, members)
             constraint_step(
-                terms[t].max_norm, terms[t].non_negative, lo, hi,
-                matrix(net.params, terms[t].start, terms[t].rows, terms[t].columns),
+                term.max_norm, term.non_negative, lo, hi,
+                matrix(net.params, term.start, term.rows, term.columns),
             )  # fmt: skip
 
 

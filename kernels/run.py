@@ -36,9 +36,9 @@ PART = 16  # rows that a part of a batch has at the least
 @part
 def forward(plan, net, mode, lo, hi):
     """Every op in turn, on the batch rows ``lo..hi``."""
-    for i in range(plan.size):
-        if plan[i].when & mode:
-            call(plan[i].forward, plan[i], net, lo, hi)
+    for op in plan:
+        if op.when & mode:
+            call(op.forward, op, net, lo, hi)
 
 
 @part
@@ -54,12 +54,12 @@ def together(function, op, net, meeting, seat, members):
 @part
 def training_forward(plan, net, lo, hi, meeting, seat, members):
     """As `forward`, with ops that the whole batch must meet for."""
-    for i in range(plan.size):
-        if plan[i].when & TRAIN:
-            if plan[i].columns:
-                together(plan[i].forward, plan[i], net, meeting, seat, members)
+    for op in plan:
+        if op.when & TRAIN:
+            if op.columns:
+                together(op.forward, op, net, meeting, seat, members)
             elif lo < hi:
-                call(plan[i].forward, plan[i], net, lo, hi)
+                call(op.forward, op, net, lo, hi)
 
 
 @part
@@ -68,24 +68,25 @@ def backward(plan, net, first, lo, hi, meeting, seat, members):
 
     It begins with what a row's loss counts in the batch's: 1 / batch.
     """
-    for i in range(plan.size):
-        if plan[i].layer == LOSS:
-            counts = vector(net.grad_work, plan[i].out * net.capacity + lo, hi - lo)
+    for op in plan:
+        if op.layer == LOSS:
+            counts = vector(net.grad_work, op.out * net.capacity + lo, hi - lo)
             for b in range(counts.size):
                 counts[b] = 1.0 / net.batch
     for i in range(plan.size - 1, first - 1, -1):
-        if plan[i].when & TRAIN and plan[i].backward != 0:
-            if plan[i].columns:
-                together(plan[i].backward, plan[i], net, meeting, seat, members)
+        op = plan[i]
+        if op.when & TRAIN and op.backward != 0:
+            if op.columns:
+                together(op.backward, op, net, meeting, seat, members)
             elif lo < hi:
-                call(plan[i].backward, plan[i], net, lo, hi)
+                call(op.backward, op, net, lo, hi)
 
 
 @part
 def gather(sources, net, lo, hi):
     """Bring the batch rows ``lo..hi`` of every source into the work buffer."""
-    for i in range(sources.size):
-        call(sources[i].gather, sources[i], net, lo, hi)
+    for source in sources:
+        call(source.gather, source, net, lo, hi)
 
 
 @part
@@ -124,10 +125,10 @@ def narrowed(net, first, last, shift):
 def scores(plan, net):
     """Loss and metric of the batch: the sums of those of its rows."""
     loss, metric = 0.0, 0.0
-    for i in range(plan.size):
-        if plan[i].layer < 0:
-            total = added_up(vector(net.work, plan[i].out * net.capacity, net.batch))
-            if plan[i].layer == LOSS:
+    for op in plan:
+        if op.layer < 0:
+            total = added_up(vector(net.work, op.out * net.capacity, net.batch))
+            if op.layer == LOSS:
                 loss = total
             else:
                 metric = total
@@ -155,11 +156,11 @@ def rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members):
 @part
 def weights_pass(plan, net, seat, members):
     """Second phase: the gradient of this seat's weights."""
-    for i in range(plan.size):
-        if plan[i].gradient != 0:
-            lo, hi = share(plan[i].weight_rows, GRAIN, seat, members)
+    for op in plan:
+        if op.gradient != 0:
+            lo, hi = share(op.weight_rows, GRAIN, seat, members)
             if lo < hi:
-                call(plan[i].gradient, plan[i], net, lo, hi)
+                call(op.gradient, op, net, lo, hi)
 
 
 @part
@@ -197,17 +198,18 @@ def over_weights(function, plan, rule, net, parts, seat, members):
     if parts > 1:
         start, stop = share(rule.parameters, LINE, seat, members)
     for i in range(0 if parts > 1 else plan.size):
-        if plan[i].gradient != 0:
-            lo, hi = share(plan[i].weight_rows, GRAIN, seat, members)
+        op = plan[i]
+        if op.gradient != 0:
+            lo, hi = share(op.weight_rows, GRAIN, seat, members)
             if lo < hi:
-                first = plan[i].weight + lo * plan[i].row_size
+                first = op.weight + lo * op.row_size
                 if first != stop:
                     if start < stop:
                         call(function, rule, net, start, stop)
                     start = first
-                stop = plan[i].weight + hi * plan[i].row_size
-                if hi == plan[i].weight_rows:
-                    stop += plan[i].tail
+                stop = op.weight + hi * op.row_size
+                if hi == op.weight_rows:
+                    stop += op.tail
     if start < stop:
         call(function, rule, net, start, stop)
 
