@@ -1,6 +1,6 @@
 """Products with a matrix that has few rows or few columns, written in LLVM's own terms.
 
-The tiles of ``_tile.py`` take two vectors of columns and some steps of ``k``: where a layer has at
+The tiles of ``_tile.py`` take vectors of columns and some steps of ``k``: where a layer has at
 most ``NARROW`` inputs or outputs they would be mostly empty, or done before they have begun. With
 ``b`` (n, width) and ``n <= NARROW``, as it lies or ``turned``, as the weight (width, n) of a layer
 of few outputs, there are three ways such a layer meets it:

@@ -1,15 +1,15 @@
 """The inner part of the matrix product, written in LLVM's own terms.
 
-``panel`` multiplies any number of rows of ``a`` with a panel of ``b`` no wider than two vector
-registers,
+``panel`` multiplies any number of rows of ``a`` with a panel of ``b`` no wider than four vector
+registers (two where there are 16),
 
     out[r, :] = start[r, :] + sum over k of a[r, k] * b[k, :]
     out[r, :] *= slope where mask[r, :] <= 0
 
 in *tiles* of a few rows whose sums all stay in registers: a step over ``k`` loads the vectors of
 ``b``, broadcasts a number of ``a`` for each row and makes a fused multiply-add for each row and
-vector. Plain loops do not get there: the compiler spills the sums or vectorises along ``k``. The
-last vector of a panel is masked where the width is no multiple of it. The second line rides
+vector. Plain loops do not get there: the compiler spills the sums or vectorises along ``k``. Vectors
+that a panel does not fill are masked. The second line rides
 along while the sums are at hand: with ``mask`` the output itself it is relu or leaky_relu, with
 the output of such a layer it is the way back through one. A slope of 1 leaves it out.
 
@@ -28,11 +28,18 @@ from numba.extending import intrinsic
 from ._kernel import JIT
 from ._vectors import MASKS_ARE_FREE, REGISTERS, Vectors, lanes
 
-VECTORS = 2  # width of a full tile
 LONG, LONGER = 4, 8  # widths of the tiles of a single row
-# Sums fill the registers but for the vectors of b and a broadcast number.
-HEIGHTS = (12, 8, 4, 2, 1) if REGISTERS == 32 else (6, 4, 3, 2, 1)
-ROWS = HEIGHTS[0]
+# Heights of the tiles, by their width in vectors. Sums fill the registers but for the vectors of b
+# and a broadcast number. Of 24 sums, 6 x 4 take 10 loads for a step of ``k`` and 12 x 2 take
+# 14: what shares a core with another program, as a rented one does, is bound by how many
+# instructions it may start.
+HEIGHTS = (
+    {4: (6, 4, 2, 1), 2: (12, 8, 4, 2, 1), 1: (12, 8, 4, 2, 1)}
+    if REGISTERS == 32
+    else {2: (6, 4, 3, 2, 1), 1: (6, 4, 3, 2, 1)}
+)
+VECTORS = max(HEIGHTS)  # width of a full tile
+ROWS = HEIGHTS[1][0]  # the highest tile
 
 
 def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
@@ -40,15 +47,16 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
     a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, k, columns = arguments
     vectors_of = Vectors(builder, element, count)
     index, number, splat = vectors_of.index, vectors_of.number, vectors_of.splat
-    vector, last = vectors_of.kind, vectors - 1
-    # The columns of the last vector that exist.
-    exist = vectors_of.first(builder.sub(columns, number(last * count))) if partial else None
+    vector, exist = vectors_of.kind, [None] * vectors
+    if partial:  # more columns than the next narrower tile has
+        for v in range(vectors // 2, vectors):
+            exist[v] = vectors_of.first(builder.sub(columns, number(v * count)))
 
     def load(pointer, v):
-        return vectors_of.load(pointer, number(v * count), exist if v == last else None)
+        return vectors_of.load(pointer, number(v * count), exist[v])
 
     def store(value, pointer, v):
-        vectors_of.store(value, pointer, number(v * count), exist if v == last else None)
+        vectors_of.store(value, pointer, number(v * count), exist[v])
 
     cells = [(r, v) for r in range(rows) for v in range(vectors)]
     before = [load(builder.gep(start, [builder.mul(start_row, number(r))]), v) for r, v in cells]
@@ -119,7 +127,7 @@ def _emit_rows(builder, element, count, vectors, partial, arguments):
     """Tiles one below another until all rows are done, high ones first."""
     m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, columns = arguments
     done = cgutils.alloca_once_value(builder, ir.Constant(m.type, 0))
-    for height in HEIGHTS:
+    for height in HEIGHTS[vectors]:
         head, body, after = (builder.append_basic_block(name) for name in ("rows", "tile", "less"))
         builder.branch(head)
         builder.position_at_end(head)
@@ -260,20 +268,27 @@ if JIT:
             count = lanes(element.bitwidth // 8)
             kind, columns = context.get_data_type(element), args[-1]
             number = functools.partial(ir.Constant, columns.type)
-            full = builder.icmp_signed("==", columns, number(VECTORS * count))
-            wide = builder.icmp_signed(">", columns, number(count))
-            with builder.if_else(wide) as (two, one):
-                with two:
-                    if MASKS_ARE_FREE:
-                        _emit_rows(builder, kind, count, VECTORS, True, args)
-                    else:
-                        with builder.if_else(full) as (all_columns, some):
-                            with all_columns:
-                                _emit_rows(builder, kind, count, VECTORS, False, args)
-                            with some:
-                                _emit_rows(builder, kind, count, VECTORS, True, args)
-                with one:
-                    _emit_rows(builder, kind, count, 1, True, args)
+
+            def narrower(widths):
+                """Tiles as narrow as the columns allow."""
+                vectors, *rest = widths
+                full = builder.icmp_signed("==", columns, number(vectors * count))
+                fewer = builder.icmp_signed("<=", columns, number((rest or [0])[0] * count))
+                with builder.if_else(fewer) as (less, this):
+                    with less:
+                        if rest:
+                            narrower(rest)
+                    with this:
+                        if MASKS_ARE_FREE or vectors == 1:
+                            _emit_rows(builder, kind, count, vectors, True, args)
+                        else:
+                            with builder.if_else(full) as (all_columns, some):
+                                with all_columns:
+                                    _emit_rows(builder, kind, count, vectors, False, args)
+                                with some:
+                                    _emit_rows(builder, kind, count, vectors, True, args)
+
+            narrower(list(HEIGHTS))
             return context.get_dummy_value()
 
         whole = types.intp

@@ -1,6 +1,6 @@
 """Matrix product ``out = start + a @ b`` by hand: a register tile, panels, blocks.
 
-The tile (``_tile.py``) computes a few rows of two vectors' width in registers.
+The tile (``_tile.py``) computes a few rows of a few vectors in registers.
 What is here brings the operands to it:
 
 * ``a`` is read through two strides, so ``x`` and ``x.T`` need no copy;
@@ -38,8 +38,8 @@ from ._tile import (
 from ._vectors import VECTOR_BITS, lanes
 
 VECTOR_BYTES = VECTOR_BITS // 8
-BLOCK_K = 256  # a packed panel of 256 x 32 float32 is 32 KiB
-BLOCK_N = 512
+BLOCK_K = 128  # a packed panel of 128 x 64 float32 is 32 KiB
+BLOCK_N = 1024
 BLOCK_M = 4 * ROWS
 STRIDE_A = BLOCK_K + 16  # no power of two, so that rows do not meet in one set of the cache
 ZEROS = LONGER * lanes(4)  # as many as the widest tile has columns
@@ -53,7 +53,15 @@ STRAIGHT = np.float32(1)  # the slope that leaves every number as it is
 
 @part
 def _panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, columns):
-    """All rows of ``a`` with one panel of ``b``."""
+    """All rows of ``a`` with one panel of ``b``; three vectors are two and one."""
+    width = width_of(a)
+    if 2 * width < columns <= 3 * width < VECTORS * width:
+        some = 2 * width
+        panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, some)
+        b, start, out, mask = (
+            shifted(b, some), shifted(start, some), shifted(out, some), shifted(mask, some)
+        )  # fmt: skip
+        columns -= some
     panel(m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, columns)
 
 
@@ -144,11 +152,12 @@ def product(
     """
     full, itemsize = VECTORS * width_of(a), VECTOR_BYTES // width_of(a)
     # A copy pays where it is read again, b by many rows and a by many panels, and where what is
-    # copied would not stay in the L2 cache by itself or its rows would meet in one set of L1.
-    meet = b_k % (4096 // itemsize) == 0
+    # copied would not stay in the L2 cache by itself or its rows would meet in one set of L1, or
+    # in a few if it is read very often.
+    meet = b_k % (4096 // itemsize) == 0 or (b_k % (512 // itemsize) == 0 and m >= 24 * ROWS)
     large = k * n > (1 << 20) // itemsize or (meet and k > 64)
     pack_b = b_column != 1 or (m >= 4 * ROWS and large)
-    pack_a = k > 64 and m >= ROWS and n > (16 * full if a_k == 1 else 2 * full)
+    pack_a = k > 64 and m >= ROWS and n > width_of(a) * (32 if a_k == 1 else 4)
     packed_a = shifted(scratch, PACKED_B)
     if m == 1 and b_column == 1:
         _row(n, k, a, a_k, b, b_k, start, start_column, out, slope, mask)
