@@ -8,10 +8,10 @@ registers (two where there are 16),
 
 in *tiles* of a few rows whose sums all stay in registers: a step over ``k`` loads the vectors of
 ``b``, broadcasts a number of ``a`` for each row and makes a fused multiply-add for each row and
-vector. Plain loops do not get there: the compiler spills the sums or vectorises along ``k``. Vectors
-that a panel does not fill are masked. The second line rides
-along while the sums are at hand: with ``mask`` the output itself it is relu or leaky_relu, with
-the output of such a layer it is the way back through one. A slope of 1 leaves it out.
+vector. Plain loops do not get there: the compiler spills the sums or vectorises along ``k``.
+Vectors that a panel does not fill are masked. The second line rides along while the sums are at
+hand: with ``mask`` the output itself it is relu or leaky_relu, with the output of such a layer it
+is the way back through one. A slope of 1 leaves it out.
 
 Source: the shape of the tile follows Goto and van de Geijn (2008), "Anatomy of
 High-Performance Matrix Multiplication", ACM TOMS 34(3), section 6.
