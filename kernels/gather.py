@@ -86,7 +86,7 @@ def gather_labels(labels, order, scale, offset, out):
     for i in range(flat.size):
         flat[i] = no
     for b in range(order.size):
-        out[b, int(labels[order[b], 0])] = yes
+        out[b, np.intp(labels[order[b], 0])] = yes
 
 
 @part(inline=True)
