@@ -185,13 +185,21 @@ def grad_room_for(row_size, rows):
 @part
 def bring_in(desk, x, start, count, room):
     """Copy rows of ``x`` to where the network reads them, in its dtype and scale."""
-    width = desk.fan_in
     scale, offset = room.dtype.type(desk.scale), room.dtype.type(desk.offset)
+    copy_rows(x, start, count, desk.fan_in, scale, offset, pointer(room))
+
+
+@part
+def copy_rows(x, start, count, width, scale, offset, out):
+    """``out = x * scale + offset`` for a row ``x``, or ``count`` rows of it from ``start`` on."""
     if x.ndim == 1:
-        copy_scaled(x, scale, offset, room[:width])
+        copy_scaled(x, scale, offset, vector(out, 0, x.size))
+    elif x.strides[x.ndim - 1] == x.itemsize and x.strides[0] == width * x.itemsize:
+        whole = vector(shifted(pointer(x), start * width), 0, count * width)
+        copy_scaled(whole, scale, offset, vector(out, 0, whole.size))
     else:
         for b in range(count):
-            copy_scaled(x[start + b], scale, offset, room[b * width : (b + 1) * width])
+            copy_scaled(x[start + b], scale, offset, vector(out, b * width, width))
 
 
 @part
@@ -233,13 +241,9 @@ def pull(desk, x, grad_out, rows, room, grad_x):
         bring_in(desk, x, start, count, room)
         net = placed(batch_of(desk, room, 0, size, 2 * size, count, capacity))
         call(desk.look, desk, net, 0, count)
-        grads = room[size + desk.out * capacity :]
-        kind, width = room.dtype.type, desk.fan_out
-        if x.ndim == 1:
-            copy_scaled(grad_out, kind(1), kind(0), grads[:width])
-        else:
-            for b in range(count):
-                copy_scaled(grad_out[start + b], kind(1), kind(0), grads[b * width :][:width])
+        kind = room.dtype.type
+        grads = shifted(pointer(room), size + desk.out * capacity)
+        copy_rows(grad_out, start, count, desk.fan_out, kind(1), kind(0), grads)
         call(desk.back, desk, net, 0, count)
         values = count * desk.fan_in
         copy_scaled(
@@ -312,8 +316,7 @@ def bring_targets(desk, y, column, rows, target):
     kind, width = target.dtype.type, desk.targets
     scale, offset = kind(desk.target_scale), kind(desk.target_offset)
     if y.ndim == 2:
-        for b in range(rows):
-            copy_scaled(y[b], scale, offset, target[b * width :][:width])
+        copy_rows(y, 0, rows, width, scale, offset, pointer(target))
     elif column and width > 1:
         target[:] = kind(desk.no)
         for b in range(rows):
@@ -338,9 +341,8 @@ def teach(desk, x, y, column, rows, room, grads, moves):
     capacity = (rows + SMALL - 1) // SMALL * SMALL
     size = capacity * desk.row_size
     bring_in(desk, x, 0, rows, room)
-    values = rows * desk.targets
-    bring_targets(desk, y, column, rows, room[desk.target * capacity :][:values])
     work = pointer(room)
+    bring_targets(desk, y, column, rows, vector(work, desk.target * capacity, rows * desk.targets))
     net = placed(Net(
         pointer_at(desk.params, room), grads, work, shifted(work, size),
         pointer_at(desk.state, room), shifted(work, 2 * size), pointer_at(np.int64(0), np.int64(0)),
