@@ -310,11 +310,11 @@ def test_where_memory_does_not_do_the_network_is_as_it_was(monkeypatch):
     """Every allocation of a first `fit`, and of one with more rows, fails once."""
     aligned, calls = fnn.network._aligned, []
 
-    def failing(size, dtype):
+    def failing(size, dtype, *made):
         calls.append(size)
         if len(calls) == fail:
             raise MemoryError("no room")
-        return aligned(size, dtype)
+        return aligned(size, dtype, *made)
 
     want = network()
     want.fit(X[:8], Y[:8], batch_size=4, verbose=0)
