@@ -17,6 +17,11 @@ def exp_value(x):
     return math.exp(x)
 
 
+def falling_exp(x):
+    """``e^x`` for x <= 0 as two factors: one in the normal range, and a constant power of 2."""
+    return math.exp(x), type(x)(1)
+
+
 def expm1_value(x):
     """``e^x - 1`` of a number, precise near 0."""
     return math.expm1(x)
@@ -33,6 +38,11 @@ def sigmoid_value(x):
     return (e if x < 0 else one) / (one + e)
 
 
+def sigmoid_product(x):
+    """``x sigmoid(x)`` of a number."""
+    return x * sigmoid_value(x)
+
+
 def tanh_value(x):
     """``tanh x`` of a number."""
     return math.tanh(x)
@@ -43,6 +53,12 @@ def normal_value(x):
     wide = np.float64(x)
     density = math.exp(-wide * wide / 2) * 0.3989422804014327
     return type(x)(0.5 * math.erfc(-wide * 0.7071067811865476)), type(x)(density)
+
+
+def normal_product(x):
+    """``x Phi(x)`` of a number."""
+    wide = np.float64(x)
+    return type(x)(0.5 * wide * math.erfc(-wide * 0.7071067811865476))
 
 
 def pointer(array):

@@ -8,7 +8,7 @@ and its kin are kernels over arrays.
 =======  =================================================================  =======  =======
 name     formula                                                            float32  float64
 =======  =================================================================  =======  =======
-exp      ``2^k e^r``, with ``x = k ln 2 + r`` and ``|r| <= ln 2 / 2``          1.05     1.05
+exp      ``2^k e^r``, with ``x = k ln 2 + r`` and ``|r| <= ln 2 / 2``          0.91     0.93
 expm1    ``2^k ((1 - 2^-k) + (e^r - 1))``                                     1.30     1.67
 log      ``k ln 2 + 2 atanh(g / (2 + g))``, with ``x = 2^k (1 + g)``           0.96     0.95
 log1p    log of the rounded ``1 + x``; what rounding lost is added to g        1.56     1.44
@@ -16,8 +16,8 @@ sigmoid  ``q = s / (s + e^r)``, with ``|x| = k ln 2 + r`` and ``s = 2^-k``;    2
          q where ``x < 0`` and ``1 - q`` elsewhere
 tanh     ``x + x^3 P(x^2)`` where ``|x| < 0.55``, and elsewhere                1.37     1.34
          ``1 - 2 sigmoid(-2 |x|)`` with the sign of x
-normal   Phi(x), ``e^(-x^2 / 2) P(|x|) / Q(|x|)`` where ``x < 0`` and 1 less    6.10     8.80
-         that of ``-x`` elsewhere
+normal   Phi(x), ``e^(-z^2 / 2) / (2 + 2 z (1 + P(z) / Q(z)))`` where           3.20     3.40
+         ``x = -z`` and 1 less that of ``-x`` where ``x >= 0``
 =======  =================================================================  =======  =======
 
 The columns are the largest errors found, in units in the last place (ULP): over all 2^32 numbers
@@ -75,7 +75,7 @@ class Format(NamedTuple):
     ln2_high: Any  # so few bits that k * ln2_high is exact
     ln2_low: Any
     exp_shift: Any  # see `reduced` and `powers`
-    exp_min: Any  # below it e^x rounds to 0
+    exp_min: Any  # below it e^x, and x e^x, round to 0
     exp_max: Any  # above it e^x rounds to inf
     wide_shift: Any  # see `reduced` and `wide_power`
     narrow: Any  # undoes the factor in wide_power
@@ -85,8 +85,8 @@ class Format(NamedTuple):
     expm1: Any  # (e^r - 1 - r) / r^2 in r, for |r| <= ln 2 / 2
     atanh: Any  # 2 (atanh s - s) / s^3 in s^2, for |s| <= (sqrt 2 - 1) / (sqrt 2 + 1)
     tanh: Any  # (tanh x - x) / x^3 in x^2, for |x| <= 0.55
-    normal: Any  # (1 - Phi(x)) e^(x^2 / 2) in x, for 0 <= x <= normal_max: above the line
-    normal_below: Any  # and below it
+    normal: Any  # (e^(-x^2 / 2) / (2 - 2 Phi(x)) - 1) / x - 1, for 0 <= x <= normal_max:
+    normal_below: Any  # above the line, and below it
 
 
 def constants_of(number: type, **values) -> Format:
@@ -105,7 +105,7 @@ SINGLE = constants_of(
     ln2_high=float.fromhex("0x1.62e4p-1"),
     ln2_low=1.4286068e-06,
     exp_shift=1.5 * 2**23 + 2 * 127,
-    exp_min=-104,
+    exp_min=-112,
     exp_max=89,
     wide_shift=1.5 * 2**23 + 127 + 64,
     narrow=2.0**-64,
@@ -118,9 +118,9 @@ SINGLE = constants_of(
     atanh=(0.2987095, 0.39977574, 0.66666776),
     # 2^-27.8 of tanh x
     tanh=(-0.0062742424, 0.021071682, -0.053852312, 0.13332586, -0.33333316),
-    # 2^-24.9 of the tail
-    normal=(0.004152782, 0.040878627, 0.1839625, 0.43927568, 0.5),
-    normal_below=(0.010409369, 0.10247364, 0.47139093, 1.2055227, 1.6764364, 1),
+    # 2^-26.9 of the tail
+    normal=(0.0020875144, 0.012374192, 0.021737507, -0.040659823, -0.20211515),
+    normal_below=(0.008241264, 0.08135831, 0.3667922, 0.87710136, 1),
 )
 DOUBLE = constants_of(
     np.float64,
@@ -128,7 +128,7 @@ DOUBLE = constants_of(
     ln2_high=float.fromhex("0x1.62e42feep-1"),
     ln2_low=1.9082149292705877e-10,
     exp_shift=1.5 * 2**52 + 2 * 1023,
-    exp_min=-746,
+    exp_min=-754,
     exp_max=710,
     wide_shift=1.5 * 2**52 + 1023 + 512,
     narrow=2.0**-512,
@@ -152,17 +152,17 @@ DOUBLE = constants_of(
         *(-0.0014532167565425133, 0.0035917196971428193, -0.008863194503965237),
         *(0.021869485974781482, -0.053968253876077475, 0.133333333331687, -0.33333333333332316),
     ),
-    # 2^-54.1 of the tail
+    # 2^-57.4 of the tail
     normal=(
-        *(2.2622530376353778e-07, 7.029979829314061e-06, 0.00010727496367445372),
-        *(0.001045511581430292, 0.007156059733264747, 0.035803934902894886),
-        *(0.13244628685859633, 0.35816049293950103, 0.6806654637456937, 0.8286013592826967, 0.5),
+        *(1.1423931675327469e-07, 3.101092413552581e-06, 4.077103211889745e-05),
+        *(0.0003322150868080634, 0.001799997975854211, 0.006407477995475126),
+        *(0.012896008662372067, 0.0012674141449699856, -0.07263883003401947),
+        *(-0.19824476895656795, -0.2021154391971345),
     ),
     normal_below=(
-        *(5.670627428505547e-07, 1.762154621027157e-05, 0.0002694655198463164),
-        *(0.0026383304378689433, 0.018205345985428088, 0.09233262164851155),
-        *(0.34939905594006554, 0.9824573077675259, 2.0049386201839643, 2.820207163122824),
-        *(2.455087279368259, 1),
+        *(4.5097884375520665e-07, 1.4022396439943308e-05, 0.00021407494653073093),
+        *(0.002087193281241806, 0.014290629743222672, 0.07152126501269138),
+        *(0.26464210495387336, 0.7158180926621713, 1.3606892266308945, 1.6567984249710406, 1),
     ),
 )
 
@@ -265,8 +265,8 @@ def polynomial(x, coefficients):
 
 
 @accurate
-def reduced(x, shift):
-    """N and r of x = k ln 2 + r, with n = k + shift.
+def parts(x, shift):
+    """N, high and low of x = k ln 2 + high - low, with n = k + shift.
 
     The shift is so large that a float next to it has no bits for fractions: adding it rounds
     x / ln 2 to the integer k and leaves k, plus an exponent's bias, in the lowest bits of n.
@@ -274,7 +274,14 @@ def reduced(x, shift):
     c = constants(x)
     n = x * c.log2_e + shift
     k = n - shift
-    return n, (x - k * c.ln2_high) - k * c.ln2_low
+    return n, x - k * c.ln2_high, k * c.ln2_low
+
+
+@accurate
+def reduced(x, shift):
+    """N and r of x = k ln 2 + r, with n = k + shift."""
+    n, high, low = parts(x, shift)
+    return n, high - low
 
 
 @accurate
@@ -284,12 +291,25 @@ def expm1_near_0(r):
 
 
 @accurate
+def exp_near_0(r):
+    """``e^r`` for what `reduced` leaves: no less precise than 1 + `expm1_near_0`, and shorter."""
+    number = type(r)
+    return (polynomial(r, constants(r).expm1) * r + number(1)) * r + number(1)
+
+
+@accurate
 def tail(x):
     """``sigmoid(-x)`` for x >= 0, times 1 / narrow so that it is a normal number."""
+    return product_with_tail(x, type(x)(1))
+
+
+@accurate
+def product_with_tail(x, factor):
+    """``factor sigmoid(-x)`` for x >= 0, times 1 / narrow."""
     number, c = type(x), constants(x)
     n, r = reduced(-x, c.wide_shift)
     s = wide_power(n)
-    return s / (number(1) + (expm1_near_0(-r) + s * c.narrow))
+    return s * factor / (number(1) + (expm1_near_0(-r) + s * c.narrow))
 
 
 @accurate
@@ -308,12 +328,21 @@ def log_of_parts(k, g):
 @accurate
 def exp_value(x):
     """``e^x`` of a number."""
-    number, c = type(x), constants(x)
+    c = constants(x)
     x = c.exp_min if x < c.exp_min else x  # a comparison with NaN is false: NaN goes through
     x = c.exp_max if x > c.exp_max else x
     n, r = reduced(x, c.exp_shift)
     first, second = powers(n)  # 2^k alone can be too large or too small for a float
-    return (number(1) + expm1_near_0(r)) * first * second
+    return exp_near_0(r) * first * second
+
+
+@accurate
+def falling_exp(x):
+    """``e^x`` for x <= 0 as two factors: one in the normal range, and a constant power of 2."""
+    c = constants(x)
+    x = c.exp_min if x < c.exp_min else x
+    n, r = reduced(x, c.wide_shift)
+    return exp_near_0(r) * wide_power(n), c.narrow
 
 
 @kernel("x(n) out(n) -> out", reference=lambda x: np.exp(x))
@@ -403,6 +432,16 @@ def sigmoid_value(x):
 
 
 @accurate
+def sigmoid_product(x):
+    """``x sigmoid(x)`` of a number: right also where sigmoid(x) is below the normal range."""
+    number, c = type(x), constants(x)
+    size = abs(x)
+    size = -c.exp_min if size > -c.exp_min else size
+    y = product_with_tail(size, size) * c.narrow
+    return np.copysign(y, x) if x <= number(0) else x - y
+
+
+@accurate
 def tanh_value(x):
     """``tanh x`` of a number."""
     number, c = type(x), constants(x)
@@ -415,23 +454,49 @@ def tanh_value(x):
 
 
 @accurate
-def normal_value(x):
-    """Distribution and density at x of the normal distribution: Phi(x) and phi(x).
+def normal_tail(x):
+    """What the normal distribution has beyond z = |x|: z, t, r and two powers of 2.
 
-    The tail, what lies beyond z = |x|, is e^(-z^2 / 2) times a function that changes slowly, and
-    keeps its digits however small it is: Phi(x) is either the tail or 1 less the tail. The square
-    would lose some in rounding. So z = h + rest, with h so short that its square is exact.
+    The tail is ``t e^r`` times the powers, and keeps its digits however small it is, as long as
+    it is in parts. t is twice the tail times e^(z^2 / 2), a function that changes slowly: 1 over
+    1 + z (1 + P / Q), of which P / Q is so small a part that its rounding hardly counts.
+
+    The square of z would lose digits in rounding. So z = h + rest, with h so short that its square
+    is exact.
     """
     number, c = type(x), constants(x)
-    one, half = number(1), number(0.5)
+    half = number(-0.5)
     z = abs(x)
     z = c.normal_max if z > c.normal_max else z
     h = (z + c.normal_grid) - c.normal_grid
-    n, r = reduced(-half * h * h, c.exp_shift)
+    n, high, low = parts(half * h * h, c.exp_shift - number(1))  # half of the power
+    r = high + (half * (z - h) * (z + h) - low)
     first, second = powers(n)
-    e = (one + expm1_near_0(r - half * (z - h) * (z + h))) * first * second
-    beyond = e * (polynomial(z, c.normal) / polynomial(z, c.normal_below))
-    return beyond if x < number(0) else one - beyond, e * number(0.3989422804014327)
+    below = polynomial(z, c.normal_below)
+    t = below / (z * (below + polynomial(z, c.normal)) + below)
+    return z, t, r, first, second
+
+
+@accurate
+def normal_value(x):
+    """Distribution and density at x of the normal distribution: Phi(x) and phi(x).
+
+    Phi(x) is either the tail or 1 less the tail.
+    """
+    number = type(x)
+    _, t, r, first, second = normal_tail(x)
+    e = exp_near_0(r) * first * second
+    tail = e * t
+    return tail if x < number(0) else number(1) - tail, e * number(0.7978845608028654)
+
+
+@accurate
+def normal_product(x):
+    """``x Phi(x)`` of a number: right also where Phi(x) is below the normal range."""
+    z, t, r, first, second = normal_tail(x)
+    y = z * t
+    y = (y * expm1_near_0(r) + y) * first * second
+    return np.copysign(y, x) if x <= type(x)(0) else x - y
 
 
 normal_cdf = np.frompyfunc(lambda z: math.erfc(-z * math.sqrt(0.5)) / 2, 1, 1)

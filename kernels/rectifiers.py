@@ -12,8 +12,11 @@ from .activations import backward_views, backward_views_of_input, forward_views,
 from .elementary import (
     exp_value,
     expm1_value,
+    falling_exp,
+    normal_product,
     normal_reference,
     normal_value,
+    sigmoid_product,
     sigmoid_value,
 )
 
@@ -197,8 +200,7 @@ def gelu_forward(x, out):
     Source: Hendrycks and Gimpel (2016), arXiv:1606.08415.
     """
     for i in range(x.size):
-        distribution, _ = normal_value(x[i])
-        out[i] = x[i] * distribution
+        out[i] = normal_product(x[i])
 
 
 def gelu_backward_reference(grad_out, x):
@@ -237,7 +239,7 @@ def silu_forward(x, out):
     (2017), arXiv:1710.05941.
     """
     for i in range(x.size):
-        out[i] = x[i] * sigmoid_value(x[i])
+        out[i] = sigmoid_product(x[i])
 
 
 def silu_backward_reference(grad_out, x):
@@ -270,27 +272,38 @@ op("silu", "activation", forward=silu, backward=silu_grad)
 # mish: out = x * tanh(softplus(x))
 
 
-@part(inline=True)
-def mish_share(x):
-    """``tanh(softplus(x))`` of a number, and its slope.
-
-    With ``e = exp(x)`` it is ``((1 + e)^2 - 1) / ((1 + e)^2 + 1)``; above 0 both are divided by
-    ``e^2``, so that no exponential is ever larger than 1.
-    """
-    zero, one, two, four = type(x)(0), type(x)(1), type(x)(2), type(x)(4)
-    w = exp_value(-abs(x))
-    above = w * (w + two) if x < zero else one + two * w
-    below = above + (two if x < zero else two * w * w)
-    slope = four * (one + w) * (w if x < zero else w * w) / (below * below)
-    return above / below, slope
+# With ``e = exp(x)`` the tanh is ``((1 + e)^2 - 1) / ((1 + e)^2 + 1)``; above 0 both are divided by
+# ``e^2``, so that no exponential is ever larger than 1.
 
 
 @kernel("x(n) out(n) -> out", reference=lambda x: x * np.tanh(np.logaddexp(0, x)))
 def mish_forward(x, out):
-    """``out = x * tanh(softplus(x))``. Source: Misra (2020), BMVC."""
+    """``out = x * tanh(softplus(x))``. Source: Misra (2020), BMVC.
+
+    The tanh is e below 0 and 1 above, less a smaller part of it: of that digits may be lost.
+    """
+    zero, one, two = x.dtype.type(0), x.dtype.type(1), x.dtype.type(2)
+    lowest = x.dtype.type(-1000)  # from there on it is 0, but x times a factor may be none
     for i in range(x.size):
-        share, _ = mish_share(x[i])
-        out[i] = x[i] * share
+        value = lowest if x[i] < lowest else x[i]
+        power, scale = falling_exp(-abs(value))
+        w = power * scale
+        less = w * w + w if value < zero else two * w * w
+        most = power if value < zero else one
+        share = most - most * (less / (less + (w + two if value < zero else two * w + one)))
+        out[i] = value * share * (scale if value < zero else one)
+
+
+@part(inline=True)
+def mish_share(x):
+    """``tanh(softplus(x))`` of a number, and its slope."""
+    zero, one, two, four = type(x)(0), type(x)(1), type(x)(2), type(x)(4)
+    power, scale = falling_exp(-abs(x))
+    w = power * scale
+    above = w * (w + two) if x < zero else one + two * w
+    below = above + (two if x < zero else two * w * w)
+    slope = four * (one + w) * (w if x < zero else w * w) / (below * below)
+    return above / below, slope
 
 
 def mish_backward_reference(grad_out, x):
