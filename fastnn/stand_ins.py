@@ -61,6 +61,11 @@ def normal_product(x):
     return type(x)(0.5 * wide * math.erfc(-wide * 0.7071067811865476))
 
 
+def largest(x, b):
+    """The largest value of a row."""
+    return x[b].max()
+
+
 def pointer(array):
     """The array, as one row of numbers."""
     return array.reshape(-1)

@@ -13,7 +13,18 @@ import numpy as np
 from ._kernel import SUMS, kernel, part
 from ._memory import pointer, vector
 from ._op import op, row_values, rows
-from .elementary import exp_value, log1p_value, sigmoid_value, tanh_value
+from .elementary import (
+    exp_value,
+    in_two,
+    inverse_in_two,
+    log1p_value,
+    number_at,
+    place,
+    product,
+    rounded,
+    sigmoid_value,
+    tanh_value,
+)
 
 
 @part(inline=True)
@@ -298,13 +309,19 @@ def softmax_forward(x, out):
     """
     exponentials(x, out)
     batch, n = x.shape
+    zero, grid = x.dtype.type(0), x.dtype.type(4 * n)
     for b in range(batch):
-        total = x.dtype.type(0)
+        # Multiples of a last bit so large add up without rounding; so little is left of them that
+        # its rounding does not count.
+        coarse, fine = zero, zero
         for c in range(n):
-            total += out[b, c]
-        share = x.dtype.type(1) / total
+            multiple, rest = rounded(out[b, c], grid)
+            coarse += multiple
+            fine += rest
+        total, rest = in_two(coarse, fine)
+        share, rest = inverse_in_two(total, rest)
         for c in range(n):
-            out[b, c] *= share
+            out[b, c] = product(out[b, c], share, rest)
 
 
 @part
@@ -312,7 +329,7 @@ def exponentials(x, out):
     """``out = exp(x - max)`` in each row, in one loop over all rows: a row may be short."""
     batch, n = x.shape
     for b in range(batch):
-        top = largest(x[b])
+        top = largest(x, b)
         for c in range(n):
             out[b, c] = x[b, c] - top
     flat = vector(pointer(out), 0, out.size)
@@ -320,13 +337,26 @@ def exponentials(x, out):
         flat[i] = exp_value(flat[i])
 
 
+FEW = 16  # columns, at most a vector or two
+
+
 @part(inline=True)
-def largest(row):
-    """The largest value of a row, or NaN if there is one."""
-    top = row[0]
-    for c in range(1, row.size):
-        top = row[c] if row[c] > top or row[c] != row[c] else top
-    return top
+def largest(x, b):
+    """The largest value of a row; where there is a NaN any of them.
+
+    As whole numbers they are compared in vectors, which floats with their NaN are not.
+    """
+    n = x.shape[1]
+    if n < FEW:
+        highest = x[b, 0]
+        for c in range(1, n):
+            highest = x[b, c] if x[b, c] > highest else highest
+        return highest
+    top = place(x[b, 0])
+    for c in range(1, n):
+        value = place(x[b, c])
+        top = value if value > top else top
+    return number_at(top)
 
 
 @kernel(

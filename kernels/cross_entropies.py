@@ -94,7 +94,7 @@ def softmax_cross_entropy_forward(x, target, prob, out):
     for b in range(batch):  # a loop of its own, with vectors along the batch: rows may be short
         out[b] = log_value(out[b])
     for b in range(batch):
-        top, loss = largest(x[b]), x.dtype.type(0)
+        top, loss = largest(x, b), x.dtype.type(0)
         for c in range(n):
             loss += target[b, c] * (out[b] - (x[b, c] - top))
         out[b] = loss

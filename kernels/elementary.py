@@ -38,7 +38,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
+from numba import from_dtype
 
 from ._kernel import JIT, kernel, part
 
@@ -47,17 +47,20 @@ from ._kernel import JIT, kernel, part
 accurate = part(inline=True)
 
 
-def by_format(single: Callable, double: Callable) -> Callable:
+def by_format(
+    single: Callable, double: Callable, formats: tuple[type, type] = (np.float32, np.float64)
+) -> Callable:
     """Make a function of one number that runs ``single`` on float32 and ``double`` on float64."""
+    narrow = from_dtype(np.dtype(formats[0]))
 
     def chosen(x):
-        return single(x) if isinstance(x, np.float32) else double(x)
+        return single(x) if isinstance(x, formats[0]) else double(x)
 
     if JIT:  # whoever is compiled takes one of the two
         chosen = part(chosen)
 
         def of(args):
-            return single if args[0] == types.float32 else double
+            return single if args[0] == narrow else double
 
         chosen.get_call_template = lambda args, names: of(args).get_call_template(args, names)
         chosen.get_overload = lambda args: of(args).get_overload(args)
@@ -247,9 +250,39 @@ def split_64(x):
     return k - np.float64(2.0**52 + 1023 + 52 if tiny else 2.0**52 + 1023), m
 
 
+@accurate
+def place_32(x):
+    """A whole number that is larger the larger x is, and largest for NaN without a sign."""
+    bits = np.float32(x).view(np.int32)
+    return np.int32(bits ^ (np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@accurate
+def place_64(x):
+    """A whole number that is larger the larger x is, and largest for NaN without a sign."""
+    bits = np.float64(x).view(np.int64)
+    return np.int64(bits ^ ((bits >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF)))
+
+
+@accurate
+def number_at_32(where):
+    """The number at a place."""
+    bits = np.int32(where ^ (np.int32(where >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+    return bits.view(np.float32)
+
+
+@accurate
+def number_at_64(where):
+    """The number at a place."""
+    bits = np.int64(where ^ ((where >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF)))
+    return bits.view(np.float64)
+
+
 powers = by_format(powers_32, powers_64)
 wide_power = by_format(wide_power_32, wide_power_64)
 split = by_format(split_32, split_64)
+place = by_format(place_32, place_64)
+number_at = by_format(number_at_32, number_at_64, (np.int32, np.int64))
 
 
 # what the functions share
@@ -262,6 +295,38 @@ def polynomial(x, coefficients):
     for coefficient in coefficients[1:]:
         y = y * x + coefficient
     return y
+
+
+@accurate
+def rounded(x, grid):
+    """X rounded to a multiple of the last bit of numbers about as large as ``grid``, and the rest.
+
+    Numbers whose sizes together are at most a quarter of it add up without rounding, once they are
+    rounded so (Rump, Ogita and Oishi, 2008).
+    """
+    multiple = (x + grid) - grid
+    return multiple, x - multiple
+
+
+@accurate
+def in_two(total, rest):
+    """Total + rest, as a number and what rounding it has lost."""
+    number = total + rest
+    return number, (total - number) + rest
+
+
+@accurate
+def inverse_in_two(total, rest):
+    """``1 / (total + rest)``, as a number and what rounding it has lost."""
+    one = type(total)(1)
+    inverse = one / total
+    return inverse, ((one - inverse * total) - inverse * rest) * inverse
+
+
+@accurate
+def product(x, factor, rest):
+    """``x (factor + rest)``."""
+    return x * factor + x * rest
 
 
 @accurate

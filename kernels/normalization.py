@@ -12,6 +12,7 @@ import numpy as np
 from ._kernel import SUMS, kernel, part
 from ._memory import vector
 from ._op import op, row_values, rows
+from .elementary import rounded
 
 
 def all_columns(arguments, rng):
@@ -279,7 +280,10 @@ def layer_norm_forward_reference(x, weight, bias, epsilon):
 def layer_norm_forward(x, weight, bias, epsilon, kept, out):
     """``kept = (x - mean) / sqrt(var + epsilon)`` in each row; ``out = kept * weight + bias``."""
     for b in range(x.shape[0]):
-        mean, inverse = row_moments(x[b], epsilon)
+        if x.itemsize == 8:
+            mean, inverse = double_moments(x[b], epsilon)
+        else:
+            mean, inverse = single_moments(x[b], epsilon)
         for c in range(x.shape[1]):
             kept[b, c] = (x[b, c] - mean) * inverse
             out[b, c] = kept[b, c] * weight[c] + bias[c]
@@ -296,6 +300,43 @@ def row_moments(row, epsilon):
     for c in range(row.size):
         squares += (row[c] - mean) * (row[c] - mean)
     return mean, kind(1) / np.sqrt(squares / kind(row.size) + kind(epsilon))
+
+
+@part(inline=True, fastmath=SUMS)
+def single_moments(row, epsilon):
+    """The same of float32, with digits that do not depend on what cancels.
+
+    Both are summed in float64, less the row's first number: the squares of what is left lose at
+    most as many digits as the length of a row has.
+    """
+    kind, share = row.dtype.type, 1.0 / row.size
+    first, total, squares = np.float64(row[0]), 0.0, 0.0
+    for c in range(row.size):
+        value = np.float64(row[c]) - first
+        total += value
+        squares += value * value
+    mean = total * share
+    var = (squares - total * mean) * share
+    return kind(first + mean), kind(1) / np.sqrt(kind(var + epsilon))
+
+
+@part(inline=True, fastmath=SUMS)
+def double_moments(row, epsilon):
+    """The same of float64, whose sums are of multiples and of small rests."""
+    kind = row.dtype.type
+    size, total, squares, small = 0.0, 0.0, 0.0, 0.0
+    for c in range(row.size):
+        size += abs(row[c])
+    for c in range(row.size):
+        multiple, rest = rounded(row[c], 4 * size)
+        total += multiple
+        small += rest
+    mean, small = (total + small) / row.size, 0.0
+    for c in range(row.size):
+        multiple, rest = rounded((row[c] - mean) ** 2, 16 * size * size)
+        squares += multiple
+        small += rest
+    return kind(mean), kind(1 / np.sqrt((squares + small) / row.size + epsilon))
 
 
 def layer_norm_backward_reference(grad_out, x, weight, kept, epsilon):
