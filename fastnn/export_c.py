@@ -113,15 +113,15 @@ static inline REAL NAME_gelu(REAL x)
         p = p * z + P[i];
         q = q * z + Q[i];
     }
-    /* exp(-z * z / 2), or its root where it is very small, times 1 + more: h * h is exact */
-    double h = (double)(float)z, e = exp(-h * h * (z < 30 ? 0.5 : 0.25));
+    /* exp(-z * z / 2) is e * (1 + more), far from 0 times exp(-211); h * h is exact */
+    double h = (double)(float)z, e = exp((z < 30 ? 0 : 211) - 0.5 * h * h);
     double more = expm1(-0.5 * (z - h) * (z + h));
     /* -z / 2 * e * (1 + more) / (sum + lost), and what rounding has lost */
     double s = 1 + z, part = z * (p / q), sum = s + part;
     double lost = (part - (sum - s)) + (z < 1 ? z - (s - 1) : 1 - (s - z));
     double top = -0.5 * z * e, y = top / sum;
     y += (fma(-y, sum, top) + fma(-0.5 * z, e, -top) - y * lost) / sum + y * more;
-    y *= z < 30 ? 1 : e;
+    y *= z < 30 ? 1 : 2.3113425714217192e-92;
     return (REAL)(x > 0 ? (double)x + y : y);
 }
 """,

@@ -38,17 +38,18 @@ LAYERS = {
     "rescaling": lambda: fnn.Rescaling(0.3, 0.1),
 }
 ACTIVATIONS = [name for name, op in OPS.items() if op.role == "activation"]
+ROW_WISE, WIDTHS = ["softmax", "layer_norm", "running_norm"], [2, 3, 5, 10, 33, 257, 1000]
 EXACT = {"linear", "step", "relu", "leaky_relu", "embedding"}
 
 
-def single(op, dtype):
+def single(op, dtype, width=WIDTH):
     """A network of this op alone, with random parameters."""
     layer = LAYERS[op]() if op in LAYERS else fnn.Activation(op)
-    net = fnn.Network([layer], input_shape=(WIDTH,), seed=0, dtype=dtype)
+    net = fnn.Network([layer], input_shape=(width,), seed=0, dtype=dtype)
     rng = np.random.default_rng(1)
     net.params = rng.standard_normal(net.params.shape)
     if op == "running_norm":
-        net.layers[0].running_var[...] = rng.uniform(0.1, 3, WIDTH)
+        net.layers[0].running_var[...] = rng.uniform(0.1, 3, width)
     if op == "embedding":  # every bit must come back, of the strangest numbers too
         limits = np.finfo(dtype)
         net.layers[0].weight[0] = limits.max, limits.smallest_subnormal, -0.0
@@ -84,15 +85,26 @@ def magnitude(net, x, out):
 @pytest.fixture(scope="module", params=COMPILERS)
 def library(request, tmp_path_factory):
     """Every op in both dtypes, as one shared library made by one compiler."""
-    compiler = request.param
+    nets = {op: WIDTH for op in [*LAYERS, *ACTIVATIONS]}
+    return compiled(request.param, tmp_path_factory.mktemp("c"), nets)
+
+
+@pytest.fixture(scope="module")
+def wide_library(tmp_path_factory):
+    """What looks at a row, of a few and of many columns."""
+    nets = {f"{op}{width}": width for op in ROW_WISE for width in WIDTHS}
+    return compiled("gcc", tmp_path_factory.mktemp("c"), nets)
+
+
+def compiled(compiler, folder, nets):
+    """Networks of one op and of the width given, whose names begin with the op's."""
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} here")
-    folder = tmp_path_factory.mktemp("c")
     source = []
     for dtype, real in (("float32", "float"), ("float64", "double")):
-        for op in [*LAYERS, *ACTIVATIONS]:
-            name = f"{op}_{dtype}"
-            single(op, dtype).export_c(folder / f"{name}.h")
+        for named, width in nets.items():
+            name, op = f"{named}_{dtype}", named.rstrip("0123456789")
+            single(op, dtype, width).export_c(folder / f"{name}.h")
             source.append(
                 f'#include "{name}.h"\n'
                 "#ifdef __cplusplus\n" + f'extern "C"\n#endif\nvoid {name}_rows(const {real} *x, '
@@ -133,9 +145,39 @@ def test_c_is_within_4_ulp_of_predict(library, op, dtype):
         if op in EXACT:
             assert got.tobytes() == want.tobytes()
             continue
-        size = magnitude(net, x, want)
-        error = np.abs(got.astype(np.longdouble) - want)
-        assert (error <= 4 * np.spacing(size)).all()
+        assert ulps_apart(net, x, got, want) <= 4
+
+
+def ulps_apart(net, x, got, want):
+    """The largest difference, in units in the last place."""
+    error = np.abs(got.astype(np.longdouble) - want)
+    return (error / np.spacing(magnitude(net, x, want))).max()
+
+
+@pytest.mark.skipif(not AS_USERS_RUN_IT, reason="the compiled path is what is compared")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("op", ROW_WISE)
+def test_rows_of_any_width_and_spread(wide_library, op, width, dtype):
+    net = single(op, dtype, width)
+    x = inputs(net, ROWS).astype(float)
+    rng = np.random.default_rng(9)
+    for factor, offset in ((1, 0), (np.exp(rng.uniform(-5, 4, (ROWS, 1))), 0), (1, 10)):
+        rows = (x * factor + offset * rng.standard_normal((ROWS, 1))).astype(dtype)
+        got, want = rows_by_c(wide_library, f"{op}{width}", net, rows), net.predict(rows)
+        assert ulps_apart(net, rows, got, want) <= 4
+
+
+@pytest.mark.skipif(not AS_USERS_RUN_IT, reason="the compiled path is what is compared")
+@pytest.mark.parametrize(("dtype", "lowest"), [("float32", -110), ("float64", -760)])
+@pytest.mark.parametrize("op", ["gelu", "silu", "mish"])
+def test_digits_are_kept_below_the_normal_range(library, op, dtype, lowest):
+    """A factor that has lost digits there, times x, would lose as many as x is large."""
+    net = single(op, dtype)
+    x = np.linspace(lowest, -10, ROWS * WIDTH).reshape(ROWS, WIDTH).astype(dtype)
+    got, want = rows_by_c(library, op, net, x), net.predict(x)
+    assert ulps_apart(net, x, got, want) <= 4
+    assert (want == 0).any() and ((want != 0) & (np.abs(want) < np.finfo(dtype).tiny)).any()
 
 
 @pytest.mark.skipif(not AS_USERS_RUN_IT, reason="the compiled path is what is compared")
