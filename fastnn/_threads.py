@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastnn._check import whole
+from fastnn.interrupts import Interrupts
 from fastnn.kernels import _team
 from fastnn.plan import Plan
 
@@ -160,31 +161,39 @@ def _useful(number: float) -> int:
     return max(1, min(processors(), int(number)))
 
 
+def _team_of(threads: int, function: Any, arguments: tuple[Any, ...]) -> tuple[Any, bool]:
+    """Call a function in so many threads; what the first one returned, and if they were a team."""
+    team = np.zeros(_team.TEAM, np.int64)
+    others: list[threading.Thread] = []
+    try:
+        for seat in range(1, threads):
+            thread = threading.Thread(
+                target=function, args=(*arguments, team, seat), name=f"fastnn-{seat}"
+            )
+            thread.daemon = True
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more; those that are there will do
+                break
+            others.append(thread)
+        team[_team.WANTED] = 1 + len(others)
+        result = function(*arguments, team, 0)
+    finally:
+        if team[_team.MEMBERS] == 0:  # never joined: something failed first
+            team[_team.MEMBERS] = _team.CALLED_OFF
+        for thread in others:
+            thread.join()
+    return result, bool(team[_team.MEMBERS] != _team.CALLED_OFF)
+
+
 def together(threads: int, function: Any, *arguments: Any) -> Any:
     """Call a function of `fastnn.kernels.run` in so many threads; what the first one returned."""
     # Code that is not compiled yet would be compiled by all of them, one after another.
     if threads > 1 and function.signatures:
-        team = np.zeros(_team.TEAM, np.int64)
-        others: list[threading.Thread] = []
-        try:
-            for seat in range(1, threads):
-                thread = threading.Thread(
-                    target=function, args=(*arguments, team, seat), name=f"fastnn-{seat}"
-                )
-                thread.daemon = True
-                try:
-                    thread.start()
-                except RuntimeError:  # the system has no more; those that are there will do
-                    break
-                others.append(thread)
-            team[_team.WANTED] = 1 + len(others)
-            result = function(*arguments, team, 0)
-        finally:
-            if team[_team.MEMBERS] == 0:  # never joined: an interrupt came first
-                team[_team.MEMBERS] = _team.CALLED_OFF
-            for thread in others:
-                thread.join()
-        if team[_team.MEMBERS] != _team.CALLED_OFF:
+        # Ctrl-C waits for the others: they work on memory that whoever is interrupted lets go.
+        with Interrupts() as interrupts, interrupts.held():
+            result, complete = _team_of(threads, function, arguments)
+        if complete:
             return result
     alone = np.zeros(_team.TEAM, np.int64)
     alone[_team.WANTED] = 1

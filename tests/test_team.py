@@ -189,6 +189,24 @@ def test_an_interrupt_after_a_slice_keeps_parameters_and_steps_together(threads,
     assert state(net) == state(twin)
 
 
+def test_an_interrupt_waits_for_the_threads(monkeypatch):
+    """They read memory that whoever is interrupted lets go."""
+    x = np.zeros((3000, 30), np.float32)
+    net = fnn.Network([fnn.Dense(300), fnn.Dense(3)], input_shape=(30,), threads=3)
+    net.predict(x)  # compiles
+    join, waited = threading.Thread.join, []
+
+    def interrupted(thread, timeout=None):
+        waited.append(thread)
+        signal.raise_signal(signal.SIGINT)
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        net.predict(x)
+    assert len(waited) == 2 and not any(thread.is_alive() for thread in waited)
+
+
 def test_fewer_threads_will_do(monkeypatch):
     expected = bits(*build("deep", threads=1), epochs=3)
     failing_start(monkeypatch, RuntimeError("can't start new thread"))
