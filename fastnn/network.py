@@ -289,8 +289,8 @@ class Network(InFiles, InCompiledCode):
     def _terms(self, rule: np.recarray) -> np.recarray:
         """Penalties, constraints and what limits apply to; empty where there is none of them."""
         terms = self.plan.terms(self.layers)
-        weighs = any(terms[name].any() for name in ("l1", "l2", "max_norm", "non_negative"))
-        clips = any(rule[name].any() for name in _CLIPS)
+        weighs = compiled.some(terms, "l1", "l2", "max_norm", "non_negative")
+        clips = compiled.some(rule, *_CLIPS)
         return (terms if weighs or clips else terms[:0]).view(np.recarray)
 
     @property

@@ -215,16 +215,16 @@ def predict_into(self, x, out, scratch):
 @overload_method(NetworkType, "__call__")
 def _call(self, x):
     check_rows("network(x)", "x", x)
-    return called
+    return predict_lent
 
 
 @overload_method(NetworkType, "predict")
 def _predict(self, x):
     check_rows("predict", "x", x)
-    return called
+    return predict_lent
 
 
-def called(self, x):
+def predict_lent(self, x):
     """`predict` of an array that the caller keeps."""
     return predict(self, lent(x))
 
@@ -248,7 +248,7 @@ def predict(self, x):
 
 @lower_builtin(NetworkType, types.VarArg(types.Any))
 def _lower_call(context, builder, signature, args):
-    return context.compile_internal(builder, called, signature, args)
+    return context.compile_internal(builder, predict_lent, signature, args)
 
 
 @overload_method(NetworkType, "vjp")
