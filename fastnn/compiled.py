@@ -18,11 +18,14 @@ from fastnn.kernels._kernel import JIT
 from fastnn.kernels._op import (
     EVALUATE,
     METRIC,
+    OP,
     PREDICT,
+    RECORDS,
     RULE,
     SOURCE,
     TRAIN,
     Buffers,
+    Row,
     address,
     op_of,
     source_dtype,
@@ -48,22 +51,32 @@ def addressed(plan: Plan, metric: str, weighted: bool, dtype: np.dtype, mode: in
     """The plan with the addresses of the functions that a mode needs, compiled if need be."""
     key = (metric, weighted, dtype, mode)
     if key not in plan.addressed:
-        rows = plan.for_metric(metric, weighted).copy()
-        for row in rows:
-            if row.when & mode:
-                op = op_of(row)
-                row.forward = address(op.forward, dtype)
-                if mode == TRAIN and row.layer != METRIC:  # a loss may be a metric
-                    row.backward = address(op.backward, dtype) if op.backward else 0
-                    row.gradient = address(op.gradient, dtype) if row.trainable else 0
-        plan.addressed[key] = rows
+        rows = plan.for_metric(metric, weighted)
+        plan.addressed[key] = table([_placed(row, dtype, mode) for row in rows])
     return plan.addressed[key]
+
+
+def _placed(row: Row, dtype: np.dtype, mode: int) -> Row:
+    """The row with the addresses that a mode needs."""
+    if not row.when & mode:
+        return row
+    op, learns = op_of(row), mode == TRAIN and row.layer != METRIC  # a loss may be a metric
+    return row._replace(
+        forward=address(op.forward, dtype),
+        backward=address(op.backward, dtype) if learns and op.backward else 0,
+        gradient=address(op.gradient, dtype) if learns and row.trainable else 0,
+    )
+
+
+def table(rows: list[Row]) -> np.ndarray:
+    """Rows of a plan as the interpreter reads them."""
+    return np.array(rows, OP).view(RECORDS)
 
 
 def records(sources: list[Source], dtype: np.dtype) -> np.ndarray:
     """The sources as the interpreter reads them."""
     # Without the compiler a record must have its own dtype, as no compiled function knows it.
-    table = np.empty(len(sources), SOURCE if JIT else object)
+    result = np.empty(len(sources), SOURCE if JIT else object)
     for i, source in enumerate(sources):
         array = source.array
         kind = source_dtype(array.dtype)
@@ -78,8 +91,8 @@ def records(sources: list[Source], dtype: np.dtype) -> np.ndarray:
             source.offset,
             0,
         )
-        table[i] = record if JIT else np.array([record], kind).view(np.recarray)[0]
-    return table
+        result[i] = record if JIT else np.array([record], kind).view(np.recarray)[0]
+    return result
 
 
 def readable(
@@ -116,14 +129,13 @@ def equip(rule: np.ndarray, terms: np.ndarray, dtype: np.dtype, *, moves: bool =
     Those are compiled if need be; where nothing moves, only what changes gradients. Whoever calls
     must keep the terms.
     """
-    rule, table = rule.view(np.ndarray), terms.view(np.ndarray)  # a recarray is slow at fields
     rule["terms"], rule["terms_count"] = terms.ctypes.data, len(terms)
     uses = dict.fromkeys(BESIDE, False)
     if len(terms):
-        uses["weigh"] = uses["penalize"] = some(table, "l1", "l2")
+        uses["weigh"] = uses["penalize"] = some(terms, "l1", "l2")
         uses["penalize"] |= some(rule, "clip_value")
         uses["limit"] = uses["rescale"] = some(rule, "clip_norm", "global_clip_norm")
-        uses["constrain"] = some(table, "max_norm", "non_negative")
+        uses["constrain"] = some(terms, "max_norm", "non_negative")
     uses["average"] = rule["ema"][0] >= 0
     for name, used in uses.items():
         used &= moves or name == "penalize"
@@ -141,8 +153,8 @@ def some(records: np.ndarray, *names: str) -> bool:
 def gradients(
     plan: Plan,
     metric: str,
-    rule: np.recarray,
-    terms: np.recarray,
+    rule: np.ndarray,
+    terms: np.ndarray,
     sources: list[Source],
     buffers: Buffers,
     capacity: int,
@@ -150,17 +162,18 @@ def gradients(
     threads: int,
 ) -> None:
     """As `fastnn.kernels.run.gradients`."""
-    rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
+    rows, sources_at, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
     equip(rule, terms, buffers.params.dtype, moves=False)
-    together(threads, run.gradients, rows, rule, table, buffers, capacity, order)
+    rule = rule.view(RECORDS)
+    together(threads, run.gradients, rows, rule, sources_at, buffers, capacity, order)
 
 
 @quiet
 def train(
     plan: Plan,
     metric: str,
-    rule: np.recarray,
-    terms: np.recarray,
+    rule: np.ndarray,
+    terms: np.ndarray,
     sources: list[Source],
     buffers: Buffers,
     capacity: int,
@@ -177,10 +190,11 @@ def train(
 
     Parameters that are not finite are found here, once for all batches of a call.
     """
-    rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
+    rows, sources_at, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
     equip(rule, terms, buffers.params.dtype)
+    rule = rule.view(RECORDS)
     done = together(
-        threads, run.train, rows, rule, rule.repeat(threads), table, buffers, capacity,
+        threads, run.train, rows, rule, rule.repeat(threads), sources_at, buffers, capacity,
         plan.first, parts_of(plan), order, starts, stops, rates, losses, metrics, penalties,
     )  # fmt: skip
     # A loss that is not finite may come of parameters that were not, after the batch before.
@@ -198,10 +212,10 @@ def evaluate(
     threads: int,
 ) -> tuple[float, float]:
     """As `fastnn.kernels.run.evaluate`, with the sums of all blocks added up."""
-    rows, table, order, _arrays = prepared(plan, metric, sources, buffers, order, EVALUATE)
+    rows, sources_at, order, _arrays = prepared(plan, metric, sources, buffers, order, EVALUATE)
     sums = np.zeros((2, -(-order.size // capacity)))
     room = capacity * plan.row_size
-    together(threads, run.evaluate, rows, table, buffers, capacity, room, order, *sums)
+    together(threads, run.evaluate, rows, sources_at, buffers, capacity, room, order, *sums)
     return math.fsum(sums[0]), math.fsum(sums[1])
 
 
@@ -217,9 +231,9 @@ def predict(
     key: int = 0,
 ) -> bool:
     """As `fastnn.kernels.run.predict`; whether all that went in was finite."""
-    rows, table, order, _arrays = prepared(plan, "", sources, buffers, order, PREDICT)
+    rows, sources_at, order, _arrays = prepared(plan, "", sources, buffers, order, PREDICT)
     room, good = capacity * plan.row_size, np.zeros(threads, np.int64)
-    call = rows, table, buffers, capacity, room, order, plan.out, key, out, good
+    call = rows, sources_at, buffers, capacity, room, order, plan.out, key, out, good
     return bool(good[: together(threads, run.predict, *call)].all())
 
 

@@ -76,8 +76,7 @@ def jvp(net: Any, x: Any, v: Any) -> np.ndarray:
 
 def hessian_vector_product(net: Any, x: Any, y: Any, v: Any) -> np.ndarray:
     """As `Network.hessian_vector_product`."""
-    plan = net.plan
-    plan.follow(net.layers)
+    net._plan = plan = net.plan.following(net.layers)
     along = numbers("v", v)
     if along.shape != net.params.shape:
         raise ValueError(f"v must have the shape of params, {net.params.shape}, got {along.shape}")
@@ -133,6 +132,6 @@ def _pull(net: Any, x: np.ndarray, grad_out: np.ndarray) -> np.ndarray:
     work[: x.size] = (x * scale + offset).ravel()
     reference.forward(plan.rows, batch, PREDICT)
     grad_work[plan.out * n :][: grad_out.size] = grad_out.ravel()
-    ops = plan.rows[plan.rows.when & PREDICT > 0]
-    reference.make(reference.parts("backward", ops[::-1], batch))
+    ops = [row for row in plan.rows[::-1] if row.when & PREDICT]
+    reference.make(reference.parts("backward", ops, batch))
     return grad_work[: x.size].reshape(x.shape) * scale

@@ -62,7 +62,7 @@ class Desk:
     def prepare(self, net: Any) -> None:
         """Bring what has been wanted since, and what has been changed."""
         if "gradients" in in_njit.WANTED and not self.record.back[0]:
-            self.ops["backward"] = predicting(net.plan, net.dtype, backward=True).backward
+            self.ops["backward"] = predicting(net.plan, net.dtype, backward=True)["backward"]
             self.record.back = address(kernels.back, net.dtype, kernels.DESK)
         if "learning" in in_njit.WANTED and not net._turns.busy[0]:
             if self.seen is None:
@@ -99,12 +99,13 @@ class Desk:
 
     def _learning(self, net: Any) -> None:
         """What a step of training needs, as `fit` would have it now."""
-        desk, plan, dtype = self.record, net.plan, net.dtype
+        desk, dtype = self.record, net.dtype
         if not desk.trainable[0]:
             return
         desk.steps = not isinstance(net._optimizer, LBFGS)
         net._optimizer.check()
         net._follow_optimizer()
+        plan = net.plan  # now that it knows which layers are trainable
         desk.learn = address(kernels.learn, dtype, kernels.DESK)
         rows, terms = compiled.addressed(plan, "", False, dtype, TRAIN), net._terms(net._rule)
         parts = compiled.parts_of(plan)
@@ -118,7 +119,7 @@ class Desk:
 
     def _rates(self, net: Any) -> None:
         """Learning rates of the next steps; one where it never changes."""
-        optimizer, step = net._optimizer, int(net._rule.step[0])
+        optimizer, step = net._optimizer, int(net._rule["step"][0])
         plain = not isinstance(optimizer.learning_rate, Schedule) and optimizer.decay == 0
         first = int(self.record.first_rate[0])
         rate, at = optimizer.rates(step, 1)[0], 0 if len(self.rates) == 1 else step - first
@@ -250,16 +251,17 @@ def type_of(dtype: np.dtype) -> Any:
     return in_njit.TYPES[dtype]
 
 
-def predicting(plan: Plan, dtype: np.dtype, backward: bool) -> np.recarray:
+def predicting(plan: Plan, dtype: np.dtype, backward: bool) -> np.ndarray:
     """The ops that a prediction runs, with the addresses of their functions for one way."""
-    rows = plan.rows[plan.rows.when & PREDICT != 0].copy()
-    for row in rows:
+    rows = []
+    for row in plan.rows:
         op = op_of(row)
-        if not backward:
-            row.forward = address(op.forward, dtype)
-        elif op.backward:
-            row.backward = address(op.backward, dtype)
-    return rows
+        if row.when & PREDICT and not backward:
+            rows.append(row._replace(forward=address(op.forward, dtype)))
+        elif row.when & PREDICT:
+            there = address(op.backward, dtype) if op.backward else 0
+            rows.append(row._replace(backward=there))
+    return compiled.table(rows)
 
 
 def differentiable(plan: Plan) -> bool:
@@ -269,4 +271,4 @@ def differentiable(plan: Plan) -> bool:
 
 def place(array: np.ndarray) -> int:
     """Where an array lies in memory."""
-    return array.__array_interface__["data"][0]
+    return array.ctypes.data  # __array_interface__ would spell out every field of a record

@@ -128,16 +128,16 @@ def _steps(net: Network) -> Iterable[Step]:
         arrays = {
             p.name: p.of(net.params)
             for p in plan.parameters
-            if p.layer == row.layer and p.name in takes and p.offset == row[p.name]
+            if p.layer == row.layer and p.name in takes and p.offset == getattr(row, p.name)
         }
         if "bias" in takes and "bias" not in arrays:  # the layer has none
-            arrays["bias"] = np.zeros(int(row.fan_out), net.dtype)
+            arrays["bias"] = np.zeros(row.fan_out, net.dtype)
         sizes = ("fan_in", "fan_out", "weight_rows", "row_size")
-        fields: dict[str, int | float] = {name: int(row[name]) for name in sizes}
+        fields: dict[str, int | float] = {name: getattr(row, name) for name in sizes}
         for name, dims in takes.items():
             if not dims:
-                fields[name] = float(row[name])
-        number = int(row.layer)
+                fields[name] = float(getattr(row, name))
+        number = row.layer
         yield Step(op, number, f"{number} {net.layers[number]!r}", fields, arrays)
         moved = True
     if not moved:

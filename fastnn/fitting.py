@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastnn import lbfgs, saving, training
+from fastnn import compiled, lbfgs, saving, training
 from fastnn._callback import Callback, Chain
 from fastnn._check import file_path, flag, number, whole
 from fastnn.checkpoints import Checkpoint
@@ -96,7 +96,7 @@ class Steps:
         always.
         """
         network, count, began = self.network, len(piece.starts), time.perf_counter()
-        rates = network.optimizer.rates(int(network._rule.step[0]), count)
+        rates = network.optimizer.rates(int(network._rule["step"][0]), count)
         done = self.take(pair, piece, rates, scores)
         self.unseen += time.perf_counter() - began
         if done == count and network._state.nbytes < self.unseen * _LOOKED_AT:
@@ -117,9 +117,9 @@ class Steps:
         """Where the first number lies that is not finite, in the order of the computation."""
         network, plan = self.network, self.network.plan
         if not finite_loss:
-            for row in plan.rows[plan.rows.layer >= 0]:  # else it is the loss itself
-                start = int(row.out) * self.capacity
-                values = self.buffers.work[start : start + int(row.fan_out) * self.capacity]
+            for row in [row for row in plan.rows if row.layer >= 0]:  # else it is the loss itself
+                start = row.out * self.capacity
+                values = self.buffers.work[start : start + row.fan_out * self.capacity]
                 if not np.isfinite(values).all():
                     name, layer = op_of(row).name, network.layers[row.layer]
                     return f"the output of {name} in layer {row.layer}, {layer!r}, is not finite"
@@ -270,7 +270,7 @@ def fit(
             validate=partial(network._figures, *looks) if looks else None,
             fingerprint=partial(data.fingerprint, network),
             metric=network._metric.name if network._metric_op(data.pair) else "",
-            penalized=bool(steps.terms.l1.any() or steps.terms.l2.any()),
+            penalized=compiled.some(steps.terms, "l1", "l2"),
             watcher=watcher,
             callbacks=chain,
             interrupts=interrupts,
@@ -444,7 +444,7 @@ def _prepared(network: Network, data: Data, batch_size: int) -> tuple[Steps, Any
     unbuilt, generator = network._plan is None, network._weights_rng.bit_generator.state
     try:
         if unbuilt:
-            network._build(data.plan.in_shape)
+            network._build(data.plan)
         network._follow_optimizer()
         rows = len(data.pair[0].array)
         steps = Steps(network, min(batch_size or rows, rows))

@@ -56,14 +56,14 @@ def activations(net: Any, x: Any) -> dict[str, np.ndarray]:
     result, at = {"x": region(0, shape)}, 0
     names: dict[int, str] = {}  # of a layer that is another one at rest: dropout, not linear
     for row in plan.rows:
-        names.setdefault(int(row.out), op_of(row).name)
+        names.setdefault(row.out, op_of(row).name)
     for number, layer in enumerate(net.layers):
         shape = layer.out_shape(shape)
-        rows = plan.rows[(plan.rows.layer == number) & (plan.rows.when & PREDICT > 0)]
+        rows = [row for row in plan.rows if row.layer == number and row.when & PREDICT]
         for row in rows:
-            at = int(row.out)
+            at = row.out
             result[f"{number}.{names[at]}"] = region(at, shape)
-        if not len(rows):
+        if not rows:
             (name,) = public({type(layer).__name__: type(layer)})
             result[f"{number}.{name}"] = region(at, shape)
     return result
@@ -136,21 +136,21 @@ def _moments(net: Any, pair: list[Any]) -> Iterator[Moment]:
     rule, terms = net._rule, net._terms(net._rule)
     key = reference.key_of(*rule[["seed", "step"]][0])
     batch = reference.Batch(buffers, samples, samples, key, learning=True)
-    rule.learning_rate = net.optimizer.rates(int(rule.step[0]), 1)[0]
-    rule.step += 1
+    rule["learning_rate"] = net.optimizer.rates(int(rule["step"][0]), 1)
+    rule["step"] += 1
     free, bare = rule.copy(), terms.copy()
-    free.clip_value = free.clip_norm = free.global_clip_norm = 0
-    bare.l1 = bare.l2 = 0
+    free[["clip_value", "clip_norm", "global_clip_norm"]] = 0
+    bare[["l1", "l2"]] = 0
     calls = [
         ("", reference.passes(plan.for_metric("", len(pair) > 2), batch, 0)),
-        ("gradient", reference.adjust(terms, free[0], buffers)),
+        ("gradient", reference.adjust(terms, free, buffers)),
     ]
     if not isinstance(net.optimizer, LBFGS):  # whose step is a search, not a formula
         calls += [
-            ("update", reference.adjust(bare, rule[0], buffers)),
-            ("update", reference.update(rule[0], plan, buffers)),
+            ("update", reference.adjust(bare, rule, buffers)),
+            ("update", reference.update(rule, plan, buffers)),
             ("update", reference.constrain(bare, buffers)),
-            ("update", reference.average(rule[0], plan, buffers)),
+            ("update", reference.average(rule, plan, buffers)),
         ]
     parameters = {p.offset: p for p in plan.parameters}
     following = reference.quiet(next)

@@ -6,6 +6,7 @@ network lays out the memory and hands the layer its views.
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,9 @@ __all__ = ["Activation", "Dense", "Input", "Layer"]
 # Two straight lines that meet at 0: dense layers on either side apply these themselves.
 RECTIFIERS = ("relu", "leaky_relu")
 ALPHAS = {"leaky_relu": 0.01, "elu": 1.0}  # activations that have one, and what it is by default
+
+
+_PLAIN = (int, float, str, type(None))  # what copies can share
 
 
 class Step(NamedTuple):
@@ -67,6 +71,15 @@ class Layer:
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: a network's copy joins its layers itself."""
         return self.__dict__ | {"_owner": None, "_views": {}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Layer:
+        """As `copy.deepcopy` does it, which asks about every number one by one, for long."""
+        twin = copy.copy(self)
+        memo[id(self)] = twin
+        for name, value in vars(twin).items():
+            if not isinstance(value, _PLAIN):
+                setattr(twin, name, copy.deepcopy(value, memo))
+        return twin
 
     def term(self, name: str) -> Term:
         """Penalties and constraints of a parameter."""

@@ -189,14 +189,14 @@ class Trainer(Callback):
         """One iteration: as ``train`` of `fastnn.training.Training`, for a slice of one batch."""
         network, rule = self.network, self.network._rule
         params, grads = network._params, self.steps.buffers.grads[: network.plan.size]
-        step, samples = int(rule.step[0]), len(piece.order)
+        step, samples = int(rule["step"][0]), len(piece.order)
 
         def evaluate(x: np.ndarray) -> Point:
             """Loss and gradient; what is not finite comes as an infinite loss."""
             params[...] = x
             rounded = params.astype(np.float64)
             done = self.steps.take(pair, piece, np.zeros(1), scores)
-            rule.step = step
+            rule["step"] = step
             gradient = grads.astype(np.float64)
             loss = (scores[0, 0] + scores[2, 0]) / samples if done else np.inf
             return Point(rounded, float(loss), gradient, scores[:, 0].copy())
@@ -212,7 +212,7 @@ class Trainer(Callback):
             finally:  # also where Ctrl-C ends a search
                 params[...] = self.point.x
         scores[:, 0] = before.scores
-        rule.step = step + 1
+        rule["step"] = step + 1
         return 1
 
     def iterate(self, evaluate: Callable[[np.ndarray], Point], length: float) -> None:

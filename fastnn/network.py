@@ -161,7 +161,7 @@ class Network(InFiles, InCompiledCode):
         for layer in chain:
             layer._owner = self
         if shape is not None:
-            self._build(shape)
+            self._build(self._plan_for(shape))
 
     # -- what the network is ------------------------------------------------
 
@@ -179,9 +179,13 @@ class Network(InFiles, InCompiledCode):
         nothing = dict.fromkeys(("_few", "_desk", "_crew", "_steps", "_training"))
         return nothing | {"_turns": Turns()}
 
-    def _build(self, shape: tuple[int, ...]) -> None:
-        """Lay out the plan and draw the initial parameters."""
-        self._lay_out(Plan(self.layers, shape, self._loss, self._metric))
+    def _plan_for(self, shape: tuple[int, ...]) -> Plan:
+        """The plan for samples of a shape."""
+        return Plan(self.layers, shape, self._loss, self._metric)
+
+    def _build(self, plan: Plan) -> None:
+        """Take a plan and draw the initial parameters."""
+        self._lay_out(plan)
         for place in self.plan.parameters:
             layer, width = self.layers[place.layer], self.plan.widths[place.layer]
             initial = layer.initial(place.name, self._weights_rng, width)
@@ -226,10 +230,10 @@ class Network(InFiles, InCompiledCode):
 
     def _reset_optimizer(self, optimizer: optimizers.Optimizer) -> None:
         """Forget velocities, moments and the number of steps."""
-        plan, rule = self.plan, np.zeros(1, RULE).view(np.recarray)
-        rule.kind = list(RULES).index(optimizer.rule)
-        rule.parameters = plan.size
-        rule.seed = self._noise_seed
+        plan, rule = self.plan, np.zeros(1, RULE)
+        rule["kind"] = list(RULES).index(optimizer.rule)
+        rule["parameters"] = plan.size
+        rule["seed"] = self._noise_seed
         state = _aligned(RULES[optimizer.rule][1] * plan.size, self.dtype)
         grads = _aligned(plan.size, self.dtype)
         # A rule without its memory would write anywhere: all of this, or none.
@@ -248,7 +252,7 @@ class Network(InFiles, InCompiledCode):
 
     def _follow_optimizer(self) -> None:
         """Take over hyper-parameters that were changed since the last step."""
-        if list(RULES)[self._rule.kind[0]] != self._optimizer.rule:
+        if list(RULES)[self._rule["kind"][0]] != self._optimizer.rule:
             self._reset_optimizer(self._optimizer)  # another update, with another memory
         for name, value in self._optimizer.fields().items():
             self._rule[name] = value
@@ -260,12 +264,13 @@ class Network(InFiles, InCompiledCode):
     def _follow_average(self) -> None:
         """Begin or end the moving average of the weights, as the optimizer says."""
         before, ema = self.plan.parameters, self._optimizer.ema
-        self.plan.follow(self.layers)
+        self._plan = self.plan.following(self.layers)
         self._keep_average(ema is not None)
         for old, new in zip(before, self.plan.parameters, strict=True):
             if new.trainable and not old.trainable and self._average is not None:
                 new.of(self._average)[...] = new.of(self._params)  # it moves from now on
-        self._rule.ema, self._rule.average_at = -1 if ema is None else ema, self._rule_memory
+        self._rule["ema"] = -1 if ema is None else ema
+        self._rule["average_at"] = self._rule_memory
 
     def _keep_average(self, wanted: bool) -> None:
         """Make room for an average behind the moments, or take it away."""
@@ -278,7 +283,7 @@ class Network(InFiles, InCompiledCode):
     @property
     def _rule_memory(self) -> int:
         """Numbers of ``_state`` that are the optimizer's own."""
-        return list(RULES.values())[self._rule.kind[0]][1] * self.plan.size
+        return list(RULES.values())[self._rule["kind"][0]][1] * self.plan.size
 
     @property
     def _average(self) -> np.ndarray | None:
@@ -286,12 +291,12 @@ class Network(InFiles, InCompiledCode):
         behind = self._state[self._rule_memory :]
         return behind if behind.size else None
 
-    def _terms(self, rule: np.recarray) -> np.recarray:
+    def _terms(self, rule: np.ndarray) -> np.ndarray:
         """Penalties, constraints and what limits apply to; empty where there is none of them."""
         terms = self.plan.terms(self.layers)
         weighs = compiled.some(terms, "l1", "l2", "max_norm", "non_negative")
         clips = compiled.some(rule, *_CLIPS)
-        return (terms if weighs or clips else terms[:0]).view(np.recarray)
+        return terms if weighs or clips else terms[:0]
 
     @property
     def optimizer(self) -> optimizers.Optimizer:
@@ -389,7 +394,7 @@ class Network(InFiles, InCompiledCode):
     ) -> tuple[list[Source], Plan]:
         """Check what is given before anything changes; build nothing that it does not allow."""
         first = self._inputs(x)
-        plan = self._plan or Plan(self.layers, np.shape(x)[1:], self._loss, self._metric)
+        plan = self._plan or self._plan_for(np.shape(x)[1:])
         if len(plan.out_shape) > 1:
             y = sources.rows_of("y", y)
             y = y.reshape(len(y), -1) if y.shape[1:] == plan.out_shape else y
@@ -656,7 +661,7 @@ class Network(InFiles, InCompiledCode):
     def _become(self, other: Network) -> None:
         """Take over everything from a network of the same architecture that is given up."""
         if self._plan is None:
-            self._lay_out(Plan(self.layers, other.plan.in_shape, self._loss, self._metric))
+            self._lay_out(self._plan_for(other.plan.in_shape))
         self.params = other._params
         self._crew = self._steps = None
         for name in ("seed", "classes", "_optimizer", "_rule", "_state", "_grads", "_pairs",
@@ -911,8 +916,7 @@ class Network(InFiles, InCompiledCode):
         self, x: Any, y: Any, sample_weight: Any = None
     ) -> tuple[float, dict[str, np.ndarray]]:
         """The loss as training sees it, penalties included, and its gradients."""
-        plan = self.plan
-        plan.follow(self.layers)
+        self._plan = plan = self.plan.following(self.layers)
         pair, _ = self._pair(x, y, sample_weight)
         fitting.check_trainable(self, plan)
         samples = len(pair[0].array)
@@ -935,7 +939,7 @@ class Network(InFiles, InCompiledCode):
         result = {p.title: p.of(buffers.grads) for p in plan.parameters}
         result["x"] = buffers.grad_work[: samples * plan.fan_in].reshape(samples, *plan.in_shape)
         ops = plan.for_metric("", len(pair) > 2)
-        losses = buffers.work[int(ops[-1].out) * capacity :][:samples]
+        losses = buffers.work[ops[-1].out * capacity :][:samples]
         loss = losses.mean(dtype=np.float64) + reference.penalty(terms, buffers)
         return float(loss), result
 

@@ -9,7 +9,7 @@ Every number a network holds lies in one of four flat arrays::
 The parameters lie one after another without gaps. In ``work`` every region
 holds one batch, row after row; an offset counts values per batch row, so that
 the place of a region is ``offset * capacity`` and one plan serves batches of
-any size. An op is a record with named fields (`fastnn.kernels._op.OP`) that
+any size. An op is a record with named fields (`fastnn.kernels._op.Row`) that
 says where its arrays begin and how wide they are.
 
 >>> import fastnn as fnn
@@ -45,11 +45,11 @@ from fastnn.kernels._op import (
     EVALUATE,
     LOSS,
     METRIC,
-    OP,
     OPS,
     PREDICT,
     TERM,
     TRAIN,
+    Row,
     op_of,
 )
 from fastnn.layers import RECTIFIERS, Layer, Step
@@ -93,9 +93,11 @@ class Parameter(NamedTuple):
 class Plan:
     """Layers laid out as ops; ``print(plan)`` shows them.
 
+    It stays as it is once it is made: networks that differ in their weights alone share one.
+
     Attributes
     ----------
-    rows : record array of `fastnn.kernels._op.OP`
+    rows : list of `fastnn.kernels._op.Row`
         The ops, in the order of the forward pass.
     parameters : list of Parameter
         Where each weight and bias lies in ``params``.
@@ -133,12 +135,12 @@ class Plan:
         metric: str | metrics.Metric = "accuracy",
     ) -> None:
         self.in_shape, self.fan_in = shape, math.prod(shape)
-        self.addressed: dict[tuple[str, bool, np.dtype, int], np.recarray] = {}
+        self.addressed: dict[tuple[str, bool, np.dtype, int], np.ndarray] = {}
         self.applied: dict[int, tuple[int, str]] = {}
         self.parameters: list[Parameter] = []
         self.size = 0
         self.row_size = self.fan_in
-        records: list[dict[str, float]] = []
+        records: list[dict[str, Any]] = []
         self.widths: list[int] = []
         width, at = self.fan_in, 0  # of the values that the next op takes
         steps: list[tuple[int, Step]] = []
@@ -178,11 +180,11 @@ class Plan:
             if OPS[step.op].gradient:
                 record["trainable"] = layers[number].trainable
             records.append(record)
-            at = int(record["out"])
+            at = record["out"]
         self.fan_out, self.out = width, at
         records += self._ending(records, losses.get(loss), metrics.get(metric))
         self.sample_weight, self.weighted_loss = self._region(1), self._region(1)
-        self.rows = _table(records)
+        self.rows = [Row(**record) for record in records]
         self._look_for_first()
 
     def _look_for_first(self) -> None:
@@ -196,18 +198,19 @@ class Plan:
         random depends on where it lies.
         """
         plan = copy.copy(self)
-        plan.addressed, plan.applied, rows = {}, {}, []
-        for i, row in enumerate(self.rows.copy()):
-            rows.append(row)
-            row.alpha_x = 1
-            if i in self.applied:
-                layer, name = self.applied[i]
-                sums, width = plan._region(int(row.fan_out)), int(row.fan_out)
-                record = {"kind": OPS[name].kind, "layer": layer, "when": row.when, "x": sums}
-                record |= {"out": row.out, "fan_in": width, "fan_out": width, "alpha": row.alpha}
-                rows.append(_table([record])[0])
-                row.out, row.alpha = sums, 1
-        plan.rows = np.array(rows, OP).view(np.recarray)
+        plan.addressed, plan.applied, plan.rows = {}, {}, []
+        for i, whole in enumerate(self.rows):
+            row = whole._replace(alpha_x=1)
+            if i not in self.applied:
+                plan.rows.append(row)
+                continue
+            (layer, name), width = self.applied[i], row.fan_out
+            sums = plan._region(width)
+            bend = Row(
+                kind=OPS[name].kind, layer=layer, when=row.when, x=sums, out=row.out,
+                fan_in=width, fan_out=width, alpha=row.alpha,
+            )  # fmt: skip
+            plan.rows += [row._replace(out=sums, alpha=1), bend]
         plan._look_for_first()
         return plan
 
@@ -220,7 +223,7 @@ class Plan:
             Where nothing is.
         """
         plan = copy.copy(self)
-        plan.addressed, plan.rows = {}, self.rows.copy()
+        plan.addressed, plan.rows = {}, [*self.rows]
         random = ["key" in KERNELS[f"{op_of(row).name}_forward"].shapes for row in plan.rows]
         if not any(random):
             raise ValueError(
@@ -228,39 +231,44 @@ class Plan:
                 "this network has none, and all samples would be the same"
             )
         for i in np.flatnonzero(random):
-            plan.rows[i].when, plan.rows[i + 1].when = ALWAYS, 0  # behind it lies its twin
+            plan.rows[i] = plan.rows[i]._replace(when=ALWAYS)
+            plan.rows[i + 1] = plan.rows[i + 1]._replace(when=0)  # behind it lies its twin
         return plan
 
-    def follow(self, layers: Sequence[Layer]) -> None:
-        """Take over which layers are trainable."""
+    def following(self, layers: Sequence[Layer]) -> Plan:
+        """The plan for what is trainable of these layers now: this one, where nothing changed."""
         moves = [
             layers[p.layer].trainable and p.name not in layers[p.layer].fixed
             for p in self.parameters
         ]
         if moves == [p.trainable for p in self.parameters]:
-            return
-        self.parameters = [
+            return self
+        plan = copy.copy(self)
+        plan.addressed = {}
+        plan.parameters = [
             p._replace(trainable=m) for p, m in zip(self.parameters, moves, strict=True)
         ]
-        for row in self.rows:
-            if op_of(row).gradient:
-                row.trainable = layers[row.layer].trainable
-        self._look_for_first()
-        self.addressed.clear()
+        plan.rows = [
+            row._replace(trainable=layers[row.layer].trainable) if op_of(row).gradient else row
+            for row in self.rows
+        ]
+        plan._look_for_first()
+        return plan
 
-    def terms(self, layers: Sequence[Layer]) -> np.recarray:
+    def terms(self, layers: Sequence[Layer]) -> np.ndarray:
         """Penalties and constraints of all arrays that are trained."""
         terms = [
             (p.offset, *(1, *p.shape)[-2:], *layers[p.layer].term(p.name), 1)
             for p in self.parameters
             if p.trainable
         ]
-        return np.array(terms, TERM).view(np.recarray)
+        return np.array(terms, TERM)
 
     @property
     def divisible(self) -> bool:
         """Whether the parameters can be cut anywhere: all move, and no row waits for another."""
-        return all(p.trainable for p in self.parameters) and not self.rows.columns.any()
+        columns = any(row.columns for row in self.rows)
+        return all(p.trainable for p in self.parameters) and not columns
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: addresses are those of one process."""
@@ -273,7 +281,7 @@ class Plan:
 
     def _record(
         self, op: str, layer: int, x: int, fan_in: int, fan_out: int, when: int
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         return {
             "kind": OPS[op].kind,
             "layer": layer,
@@ -285,8 +293,8 @@ class Plan:
         }
 
     def _ending(
-        self, records: list[dict[str, float]], loss: losses.Loss, metric: metrics.Metric
-    ) -> list[dict[str, float]]:
+        self, records: list[dict[str, Any]], loss: losses.Loss, metric: metrics.Metric
+    ) -> list[dict[str, Any]]:
         """Loss and metric; a loss that fuses with the last activation takes its place."""
         name, x, last = loss.name, self.out, records[-1] if records else None
         targets, rest = divmod(self.fan_out, loss.op.per_target)
@@ -297,9 +305,9 @@ class Plan:
             )
         self.target = self._region(targets)
         if last is not None:
-            fused = f"{list(OPS)[int(last['kind'])]}_{name}"
+            fused = f"{list(OPS)[last['kind']]}_{name}"
             if fused in OPS:
-                name, x, last["when"] = fused, int(last["x"]), PREDICT
+                name, x, last["when"] = fused, last["x"], PREDICT
         scored = TRAIN | EVALUATE
         ending = [self._record(name, LOSS, x, self.fan_out, 1, scored)]
         ending[0].update(prob=self.out, target=self.target, **loss.fields())
@@ -314,36 +322,35 @@ class Plan:
             ending[1].update(target=self.target, threshold=threshold, **metric.fields)
         return ending
 
-    def for_metric(self, metric: str, weighted: bool) -> np.recarray:
+    def for_metric(self, metric: str, weighted: bool) -> list[Row]:
         """The rows with this metric at their end, or with none where it is empty.
 
         ``weighted`` adds the op that multiplies a row's loss by its weight.
         """
-        rows = self.rows[self.rows.layer != METRIC]
+        rows = [row for row in self.rows if row.layer != METRIC]
         if weighted:
-            weights = rows[-1:].copy()
-            weights.kind, weights.fan_in = OPS["weighted"].kind, 1
-            weights.x, weights.out = rows[-1].out, self.weighted_loss
-            weights.sample_weight = self.sample_weight
-            rows = np.concatenate([rows, weights]).view(np.recarray)
+            weights = rows[-1]._replace(
+                kind=OPS["weighted"].kind, fan_in=1, x=rows[-1].out, out=self.weighted_loss,
+                sample_weight=self.sample_weight,
+            )  # fmt: skip
+            rows.append(weights)
         if metric:
-            rows = np.concatenate([rows, self.rows[-1:]]).view(np.recarray)
-            rows[-1].kind = OPS[metric].kind
+            rows.append(self.rows[-1]._replace(kind=OPS[metric].kind))
         return rows
 
     def __str__(self) -> str:
-        columns = [c for c in _COLUMNS if c != "kept" or self.rows.kept.any()]
+        columns = [c for c in _COLUMNS if c != "kept" or any(row.kept for row in self.rows)]
         heads = ["#", "op", "layer", "when", *columns, "fan_in", "fan_out"]
         table = [heads]
         for i, row in enumerate(self.rows):
             op = op_of(row)
             takes = fields_of(op)
-            layer = {LOSS: "loss", METRIC: "metric"}.get(int(row.layer), str(row.layer))
-            places = [str(row[c]) if c in takes else "." for c in columns]
-            rectifier = {0: " relu", 1: ""}.get(row.alpha, " leaky_relu")
+            layer = {LOSS: "loss", METRIC: "metric"}.get(row.layer, str(row.layer))
+            places = [str(getattr(row, c)) if c in takes else "." for c in columns]
+            rectifier = {0.0: " relu", 1.0: ""}.get(row.alpha, " leaky_relu")
             name = op.name + (rectifier if op.name == "dense" else "")
             table.append(
-                [str(i), name, layer, _WHEN[int(row.when)], *places, *map(str, widths_of(row))]
+                [str(i), name, layer, _WHEN[row.when], *places, str(row.fan_in), str(row.fan_out)]
             )
         widths = [max(len(line[c]) for line in table) for c in range(len(heads))]
         lines = [
@@ -355,15 +362,6 @@ class Plan:
         ]
         lines.append(f"params: {self.size:,} values; work: {self.row_size:,} values per batch row")
         return "\n".join(lines)
-
-
-def _table(records: list[dict[str, float]]) -> np.recarray:
-    """Rows of a plan; fields that a record leaves out are 0."""
-    rows = np.zeros(len(records), OP).view(np.recarray)
-    for row, record in zip(rows, records, strict=True):
-        for field, value in record.items():
-            row[field] = value
-    return rows
 
 
 def rectified(steps: list[tuple[int, Step]]) -> list[tuple[int, Step]]:
@@ -385,11 +383,6 @@ def rectified(steps: list[tuple[int, Step]]) -> list[tuple[int, Step]]:
         else:
             result.append((layer, step))
     return result
-
-
-def widths_of(row: np.record) -> tuple[int, int]:
-    """Values per batch row going in and coming out of an op."""
-    return int(row.fan_in), int(row.fan_out)
 
 
 def fields_of(op: _op.Op) -> set[str]:

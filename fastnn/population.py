@@ -23,6 +23,7 @@ from fastnn._check import one_of, whole
 from fastnn.interrupts import Interrupts
 from fastnn.layers import Layer
 from fastnn.network import Network, _aligned
+from fastnn.plan import Plan
 from fastnn.progress import Silent, watcher_of
 from fastnn.training import DivergenceError, History, Progress
 
@@ -102,11 +103,15 @@ class Population:
         count = whole("n", n)
         self.threads = None if threads is None else whole("threads", threads)
         values = _values(network, count, vary)
+        # Members whose layers have the same options share one plan.
+        self._alike = not any(name.rpartition(".")[2] in _OPTIONS for name in values)
         self.members: list[Network] = []
+        shared = None
         for i in range(count):
             with _named(i):
-                member = _like(network, {name: each[i] for name, each in values.items()})
+                member = _like(network, {name: each[i] for name, each in values.items()}, shared)
             self.members.append(member)
+            shared = member._plan if self._alike else None
         self._left: dict[int, bool] = {}  # who is to go on, and whether it has begun
         self._join()
 
@@ -286,8 +291,9 @@ class Population:
         if len(shapes) > 1:
             raise ValueError(f"all members must take samples of one shape, got {shapes}")
         if self.members[0]._plan is None:
+            shared = self.members[0]._plan_for(*shapes) if self._alike else None
             for member in self.members:
-                member._build(*shapes)
+                member._build(shared or member._plan_for(*shapes))
             self._join()
 
     def _data(self, x: Any, y: Any, sample_weight: Any, rows: Any, per_member: bool) -> list[_Data]:
@@ -539,7 +545,7 @@ def _values(
     return seeds | dict(vary or {})
 
 
-def _like(network: Network, values: Mapping[str, Any]) -> Network:
+def _like(network: Network, values: Mapping[str, Any], plan: Plan | None) -> Network:
     """A network with the same options but for these values, and weights of its own."""
     optimizer = copy.deepcopy(network.optimizer)
     layers = [copy.deepcopy(layer) for layer in network.layers]
@@ -552,13 +558,13 @@ def _like(network: Network, values: Mapping[str, Any]) -> Network:
         elif name != "seed":
             setattr(optimizer, name, value)
     optimizer.check()
-    shape = network._plan.in_shape if network._plan is not None else None
     member = Network(
-        layers if network._input is None else [copy.deepcopy(network._input), *layers],
-        loss=network._loss, metric=network._metric.name, optimizer=optimizer, input_shape=shape,
+        layers, loss=network._loss, metric=network._metric.name, optimizer=optimizer,
         seed=values["seed"], dtype=network.dtype, backend=network.backend, threads=1,
     )  # fmt: skip
-    member.classes = copy.copy(network.classes)
+    member._input, member.classes = copy.deepcopy(network._input), copy.copy(network.classes)
+    if network._plan is not None:
+        member._build(plan or member._plan_for(network._plan.in_shape))
     return member
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn.kernels._kernel import KERNELS, Kernel
-from fastnn.kernels._op import EVALUATE, LOSS, METRIC, PREDICT, TRAIN, op_of
+from fastnn.kernels._op import EVALUATE, LOSS, METRIC, PREDICT, TRAIN, Row, op_of
 from fastnn.kernels.noise import key_of
 from fastnn.kernels.optimizers import RULES
 from fastnn.plan import Plan
@@ -44,22 +44,22 @@ class Batch(NamedTuple):
             if name == "momentum" and not self.learning:
                 return 1.0
             own = {"key": self.key, "stream": row.out, "first": 0, "last": row.fan_in}
-            return own[name] if name in own else row[name]
+            return own[name] if name in own else getattr(row, name)
         field = name.removeprefix("grad_")
-        width = int(row.fan_out if field == "out" else row.fan_in)
+        width = row.fan_out if field == "out" else row.fan_in
         each = width if field == "out" else width // op_of(row).per_target
         sizes = {"batch": self.size, "n": each}
-        sizes |= {d: int(row[d]) for d in ("fan_in", "fan_out", "weight_rows", "row_size")}
+        sizes |= {d: getattr(row, d) for d in ("fan_in", "fan_out", "weight_rows", "row_size")}
         shape = [sizes.get(dim) or int(dim) for dim in dims]
         if dims == ("n",):
             shape = [self.size * width]
         if field in _PARAMS:
-            start = int(row[field])
+            start = getattr(row, field)
             if field == "bias" and row.tail == 0:
                 return np.zeros(shape)  # the layer has none
             buffer = self.buffers.params if name == field else self.buffers.grads
         elif field in _ROWS:
-            start = int(row[field]) * self.capacity
+            start = getattr(row, field) * self.capacity
             buffer = self.buffers.work if name == field else self.buffers.grad_work
         else:
             raise KeyError(f"no array of the plan is called {name}")
@@ -108,12 +108,12 @@ def gather(sources: Any, batch: Batch, order: np.ndarray) -> None:
         call(KERNELS[source.kernel], arrays)
 
 
-def forward(plan: np.recarray, batch: Batch, mode: int) -> None:
+def forward(plan: list[Row], batch: Batch, mode: int) -> None:
     """Every op in turn."""
-    make(parts("forward", plan[plan.when & mode > 0], batch))
+    make(parts("forward", [row for row in plan if row.when & mode], batch))
 
 
-def scores(plan: np.recarray, batch: Batch) -> tuple[float, float]:
+def scores(plan: list[Row], batch: Batch) -> tuple[float, float]:
     """Sum over the batch of the loss and of the metric, in float64."""
     sums = [0.0, 0.0]
     for row in plan:
@@ -124,7 +124,7 @@ def scores(plan: np.recarray, batch: Batch) -> tuple[float, float]:
 
 
 def differentiate(
-    plan: np.recarray, sources: Any, batch: Batch, order: np.ndarray, first: int
+    plan: list[Row], sources: Any, batch: Batch, order: np.ndarray, first: int
 ) -> tuple[float, float]:
     """Loss, metric and all gradients of one batch; gradients of ``work`` down to op ``first``."""
     gather(sources, batch, order)
@@ -132,13 +132,15 @@ def differentiate(
     return scores(plan, batch)
 
 
-def passes(plan: np.recarray, batch: Batch, first: int) -> Iterator[Call]:
+def passes(plan: list[Row], batch: Batch, first: int) -> Iterator[Call]:
     """Every op forward, then backward down to op ``first``, then the gradients of parameters."""
-    yield from parts("forward", plan[plan.when & TRAIN > 0], batch)
-    for row in plan[plan.layer == LOSS]:
-        batch.array(row, "grad_out", ("batch",))[...] = 1 / batch.size
-    learnt = (plan.when & TRAIN > 0) & (plan.layer != METRIC)  # a loss may be the metric, too
-    yield from parts("backward", plan[first:][learnt[first:]][::-1], batch)
+    yield from parts("forward", [row for row in plan if row.when & TRAIN], batch)
+    for row in plan:
+        if row.layer == LOSS:
+            batch.array(row, "grad_out", ("batch",))[...] = 1 / batch.size
+    # A loss may be the metric, too.
+    learnt = [row for row in plan[first:] if row.when & TRAIN and row.layer != METRIC]
+    yield from parts("backward", learnt[::-1], batch)
     yield from parts("gradient", plan, batch)
 
 
@@ -146,8 +148,8 @@ def passes(plan: np.recarray, batch: Batch, first: int) -> Iterator[Call]:
 def gradients(
     plan: Plan,
     metric: str,
-    rule: np.recarray,
-    terms: np.recarray,
+    rule: np.ndarray,
+    terms: np.ndarray,
     sources: Any,
     buffers: Any,
     capacity: int,
@@ -157,15 +159,15 @@ def gradients(
     """As `fastnn.compiled.gradients`."""
     batch = Batch(buffers, order.size, capacity, key_of(*rule[["seed", "step"]][0]))
     differentiate(plan.for_metric(metric, len(sources) > 2), sources, batch, order, 0)
-    make(adjust(terms, rule[0], buffers))
+    make(adjust(terms, rule, buffers))
 
 
 @quiet
 def train(
     plan: Plan,
     metric: str,
-    rule: np.recarray,
-    terms: np.recarray,
+    rule: np.ndarray,
+    terms: np.ndarray,
     sources: Any,
     buffers: Any,
     capacity: int,
@@ -188,26 +190,26 @@ def train(
         losses[i], metrics[i] = differentiate(ops, sources, batch, rows, plan.first)
         if not np.isfinite(losses[i]):
             return i
-        rule.step += 1
-        rule.learning_rate = rates[i]
-        make(adjust(terms, rule[0], buffers))
-        make(update(rule[0], plan, buffers))
+        rule["step"] += 1
+        rule["learning_rate"] = rates[i]
+        make(adjust(terms, rule, buffers))
+        make(update(rule, plan, buffers))
         make(constrain(terms, buffers))
-        make(average(rule[0], plan, buffers))
+        make(average(rule, plan, buffers))
         if not np.isfinite(buffers.params).all():
             return i
     return len(starts)
 
 
-def views(terms: np.recarray, buffers: Any) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+def views(terms: np.ndarray, buffers: Any) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
     """Each term with its parameters and gradients, (rows, columns)."""
-    for term in terms:
+    for term in terms.view(np.recarray):
         place = slice(int(term.start), int(term.start + term.rows * term.columns))
         shape = int(term.rows), int(term.columns)
         yield term, buffers.params[place].reshape(shape), buffers.grads[place].reshape(shape)
 
 
-def penalty(terms: np.recarray, buffers: Any) -> float:
+def penalty(terms: np.ndarray, buffers: Any) -> float:
     """Sum of all penalties, in float64."""
     total = 0.0
     for term, param, _ in views(terms, buffers):
@@ -216,9 +218,9 @@ def penalty(terms: np.recarray, buffers: Any) -> float:
     return float(total)
 
 
-def adjust(terms: np.recarray, rule: Any, buffers: Any) -> Iterator[Call]:
+def adjust(terms: np.ndarray, rules: np.ndarray, buffers: Any) -> Iterator[Call]:
     """Penalties and limits: what comes to the gradients before the update."""
-    lengths = []
+    rule, lengths = rules.view(np.recarray)[0], []
     for term, param, grad in views(terms, buffers):
         amounts = {"l1": term.l1, "l2": term.l2, "limit": rule.clip_value}
         if any(amounts.values()):
@@ -233,7 +235,7 @@ def adjust(terms: np.recarray, rule: Any, buffers: Any) -> Iterator[Call]:
                 yield Call(term.start, KERNELS["rescale_step"], arrays)
 
 
-def constrain(terms: np.recarray, buffers: Any) -> Iterator[Call]:
+def constrain(terms: np.ndarray, buffers: Any) -> Iterator[Call]:
     """Cut the weights to what is allowed."""
     for term, param, _ in views(terms, buffers):
         limits = {"max_norm": term.max_norm, "non_negative": term.non_negative}
@@ -241,8 +243,9 @@ def constrain(terms: np.recarray, buffers: Any) -> Iterator[Call]:
             yield Call(term.start, KERNELS["constraint_step"], {"param": param} | limits)
 
 
-def update(rule: Any, plan: Plan, buffers: Any) -> Iterator[Call]:
+def update(rules: np.ndarray, plan: Plan, buffers: Any) -> Iterator[Call]:
     """One step of the optimizer, for every array that is trained."""
+    rule = rules.view(np.recarray)[0]
     name = RULE_NAMES[rule.kind]
     kernel, vectors = KERNELS[f"{name}_step"], RULES[name][1]
     size = buffers.params.size
@@ -260,8 +263,9 @@ def update(rule: Any, plan: Plan, buffers: Any) -> Iterator[Call]:
             yield Call(parameter.offset, kernel, arrays)
 
 
-def average(rule: Any, plan: Plan, buffers: Any) -> Iterator[Call]:
+def average(rules: np.ndarray, plan: Plan, buffers: Any) -> Iterator[Call]:
     """Move the average of the weights towards them, where there is one."""
+    rule = rules.view(np.recarray)[0]
     if rule.ema < 0:
         return
     keep = min(rule.ema, (1 + rule.step) / (10 + rule.step))

@@ -25,7 +25,6 @@ from fastnn.files import FormatError
 from fastnn.layers import Input, Layer
 from fastnn.losses import Loss
 from fastnn.optimizers import Optimizer
-from fastnn.plan import Plan
 from fastnn.schedules import Schedule
 from fastnn.training import History, Progress
 
@@ -142,7 +141,7 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
         "optimizer": describe(network._optimizer),
         "seed": network.seed,
         "classes": _classes(network.classes),
-        "step": int(network._rule.step[0]),
+        "step": int(network._rule["step"][0]),
         "noise_seed": str(network._noise_seed),
         "generator": _generator(network._shuffle_rng.bit_generator.state),
     }
@@ -304,7 +303,7 @@ def network_of(arrays: dict[str, np.ndarray], metadata: dict[str, str], **option
             dtype=about["dtype"],
             **options,
         )
-        plan = Plan(chain, layers.input_shape("input_shape", shape), network._loss, network._metric)
+        plan = network._plan_for(layers.input_shape("input_shape", shape))
     except FormatError:
         raise
     except (TypeError, ValueError, OverflowError) as error:
@@ -327,10 +326,10 @@ def network_of(arrays: dict[str, np.ndarray], metadata: dict[str, str], **option
 
 def _optimizer_memory(network: Network, about: Any, arrays: dict[str, np.ndarray]) -> None:
     """Take over what the optimizer remembers, and the generators."""
-    network._rule.step = _natural("step", about["step"], 1 << 62)
+    network._rule["step"] = _natural("step", about["step"], 1 << 62)
     seed = about["noise_seed"]
     network._noise_seed = np.uint64(_decimal("noise_seed", seed, 1 << 64))
-    network._rule.seed = network._noise_seed
+    network._rule["seed"] = network._noise_seed
     network._shuffle_rng.bit_generator.state = _generator_state(about["generator"])
     size = network.plan.size
     if size and MEMORY in arrays:  # behind the moments there may be the average of the weights

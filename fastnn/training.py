@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 SLICE_SECONDS = 0.03
+GROWTH = 64  # a slice has at most so many times the batches of the last one
 
 
 class DivergenceError(FloatingPointError):
@@ -258,9 +259,9 @@ class Pace:
         self.batches = 1.0
 
     def learn(self, batches: int, seconds: float) -> None:
-        """Aim at `SLICE_SECONDS`, growing fourfold at the most: the first slice compiles."""
+        """Aim at `SLICE_SECONDS`, growing by no more than one slice can know."""
         fitting = batches * SLICE_SECONDS / max(seconds, 1e-9)
-        self.batches = max(1.0, min(fitting, 4 * max(batches, self.batches)))
+        self.batches = max(1.0, min(fitting, GROWTH * max(batches, self.batches)))
 
 
 class Watcher(Protocol):

@@ -35,50 +35,54 @@ PREDICT, TRAIN, EVALUATE = 1, 2, 4
 ALWAYS = PREDICT | TRAIN | EVALUATE
 LOSS, METRIC = -1, -2  # in place of a layer's number
 
+
+class Row(NamedTuple):
+    """One op of a plan, as Python sees it; compiled code reads the same fields as an ``OP``."""
+
+    forward: int = 0  # address of the compiled function (op, net, lo, hi)
+    backward: int = 0  # likewise; 0 where nothing flows back
+    gradient: int = 0  # likewise; 0 where there are no parameters
+    kind: int = 0  # number of the op in OPS
+    when: int = 0  # PREDICT | TRAIN | EVALUATE: the passes it takes part in
+    layer: int = 0  # number of the layer it belongs to, or LOSS or METRIC
+    x: int = 0  # input: values per batch row that lie before it in work and grad_work
+    out: int = 0  # output: likewise
+    prob: int = 0  # probabilities that a fused loss keeps for its backward pass: likewise
+    target: int = 0  # what the output should have been: likewise
+    sample_weight: int = 0  # what a row's loss counts: likewise
+    weight: int = 0  # offset in params and grads
+    bias: int = 0  # offset in params and grads
+    fan_in: int = 0  # values per batch row going in
+    fan_out: int = 0  # values per batch row coming out
+    kept: int = 0  # what forward keeps for backward, as many values as fan_in: likewise
+    # Rows of the parameters that threads share out, numbers in each, and numbers behind the
+    # last one that go with it: of a dense layer fan_in, fan_out and its biases.
+    weight_rows: int = 0
+    row_size: int = 0
+    tail: int = 0
+    trainable: int = 0  # whether its parameters move
+    columns: int = 0  # whether it needs all rows of a batch, for columns of its own
+    running_mean: int = 0  # offset in params
+    running_var: int = 0
+    scale: float = 0.0  # of rescaling
+    offset: float = 0.0
+    rate: float = 0.0  # of dropout
+    stddev: float = 0.0  # of noise
+    momentum: float = 0.0  # share of the old value in a running mean
+    epsilon: float = 0.0  # what a variance is made larger by
+    alpha: float = 0.0  # slope below zero: of leaky_relu, or of a rectifier that a dense
+    # layer applies itself, 1 where it applies none; elu's floor is -alpha
+    alpha_x: float = 0.0  # likewise of the one that the layer before it has applied
+    delta: float = 0.0  # of huber: the error from which on the loss is a straight line
+    quantile: float = 0.0  # of quantile: the share of targets to lie below the output
+    threshold: float = 0.0  # of binary_accuracy: what lies between no and yes
+    top: int = 0  # of top_k_accuracy: how many of the largest outputs count
+
+
 OP = np.dtype(
-    [
-        ("forward", np.int64),  # address of the compiled function (op, net, lo, hi)
-        ("backward", np.int64),  # likewise; 0 where nothing flows back
-        ("gradient", np.int64),  # likewise; 0 where there are no parameters
-        ("kind", np.int64),  # number of the op in OPS
-        ("when", np.int64),  # PREDICT | TRAIN | EVALUATE: the passes it takes part in
-        ("layer", np.int64),  # number of the layer it belongs to, or LOSS or METRIC
-        ("x", np.int64),  # input: values per batch row that lie before it in work and grad_work
-        ("out", np.int64),  # output: likewise
-        ("prob", np.int64),  # probabilities that a fused loss keeps for its backward pass: likewise
-        ("target", np.int64),  # what the output should have been: likewise
-        ("sample_weight", np.int64),  # what a row's loss counts: likewise
-        ("weight", np.int64),  # offset in params and grads
-        ("bias", np.int64),  # offset in params and grads
-        ("fan_in", np.int64),  # values per batch row going in
-        ("fan_out", np.int64),  # values per batch row coming out
-        ("kept", np.int64),  # what forward keeps for backward, as many values as fan_in: likewise
-        # Rows of the parameters that threads share out, numbers in each, and numbers behind the
-        # last one that go with it: of a dense layer fan_in, fan_out and its biases.
-        ("weight_rows", np.int64),
-        ("row_size", np.int64),
-        ("tail", np.int64),
-        ("trainable", np.int64),  # whether its parameters move
-        ("columns", np.int64),  # whether it needs all rows of a batch, for columns of its own
-        ("running_mean", np.int64),  # offset in params
-        ("running_var", np.int64),
-        ("scale", np.float64),  # of rescaling
-        ("offset", np.float64),
-        ("rate", np.float64),  # of dropout
-        ("stddev", np.float64),  # of noise
-        ("momentum", np.float64),  # share of the old value in a running mean
-        ("epsilon", np.float64),  # what a variance is made larger by
-        ("alpha", np.float64),  # slope below zero: of leaky_relu, or of a rectifier that a dense
-        # layer applies itself, 1 where it applies none; elu's floor is -alpha
-        ("alpha_x", np.float64),  # likewise of the one that the layer before it has applied
-        ("delta", np.float64),  # of huber: the error from which on the loss is a straight line
-        ("quantile", np.float64),  # of quantile: the share of targets to lie below the output
-        ("threshold", np.float64),  # of binary_accuracy: what lies between no and yes
-        ("top", np.int64),  # of top_k_accuracy: how many of the largest outputs count
-    ],
+    [(k, np.float64 if v is float else np.int64) for k, v in Row.__annotations__.items()],
     align=True,
 )
-
 SOURCE = np.dtype(
     [
         ("gather", np.int64),  # address of the compiled function (source, net, lo, hi)
@@ -156,6 +160,11 @@ RULE = np.dtype(
     ],
     align=True,
 )
+
+
+# Arrays of records as kernels read them. Without the compiler fields must be attributes; with it
+# they need not, and a recarray's cost ten times as much, here and in numba's dispatcher.
+RECORDS: type = np.ndarray if JIT else np.recarray
 
 
 class Buffers(NamedTuple):

@@ -89,7 +89,7 @@ def test_switching_it_keeps_the_moments():
     first = copy.deepcopy(never)  # two steps on
     assert np.abs(switched.averaged().params - before).max() > 0
     keep = [min(0.99, (1 + t) / (10 + t)) for t in (5, 6)]
-    assert int(first._rule.step[0]) == 6
+    assert int(first._rule["step"][0]) == 6
     again = build(optimizer=fnn.Adam(0.02))
     for _ in range(4):
         again.train_on_batch(x, y)

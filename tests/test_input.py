@@ -80,13 +80,13 @@ BAD_LABELS = {
 
 def unchanged(net, x, y):
     """A function that says whether network and arrays are as they were."""
-    params, step = net.params.copy(), int(net._rule.step[0])
+    params, step = net.params.copy(), int(net._rule["step"][0])
     arrays = [(a, a.copy()) for a in (x, y) if isinstance(a, np.ndarray)]
 
     def same():
         return (
             np.array_equal(net.params, params)
-            and int(net._rule.step[0]) == step
+            and int(net._rule["step"][0]) == step
             and all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in arrays)
         )
 

@@ -111,11 +111,11 @@ def test_an_unfused_plan_moves_no_region():
     plan, unfused = net.plan, net.plan.unfused()
     assert len(plan.applied) == 2 and not unfused.applied
     assert len(unfused.rows) == len(plan.rows) + 2
-    kept = {int(row.out) for row in plan.rows}
-    added = [int(r.out) for r in unfused.rows if int(r.out) not in kept]
+    kept = {row.out for row in plan.rows}
+    added = [r.out for r in unfused.rows if r.out not in kept]
     assert added == [plan.row_size, plan.row_size + 9] and unfused.row_size == added[1] + 6
-    assert [int(row.layer) for row in unfused.rows] == sorted(
-        (int(row.layer) for row in unfused.rows), key=lambda n: n if n >= 0 else 100 - n
+    assert [row.layer for row in unfused.rows] == sorted(
+        (row.layer for row in unfused.rows), key=lambda n: n if n >= 0 else 100 - n
     )
     apart = fnn.Network(
         [D(2), fnn.Flatten(), fnn.Activation("relu"), D(1)], input_shape=(2,)

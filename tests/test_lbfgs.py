@@ -38,7 +38,7 @@ def test_linear_least_squares_ends_at_the_closed_form(backend):
     history = net.fit(x, y, epochs=500, verbose=0)
     assert np.abs(net.params - solution).max() <= 1e-8
     assert len(history.epoch) < 30  # conjugate gradients would take as many as there are weights
-    assert net._rule.step[0] == len(history.epoch)
+    assert net._rule["step"][0] == len(history.epoch)
     gradient = net.gradients(x, y)
     assert max(np.abs(gradient[name]).max() for name in ("0.weight", "0.bias")) <= 1e-10
 

@@ -63,7 +63,7 @@ def test_steps_have_the_bits_of_fit(name, optimizer, size):
     np.testing.assert_allclose(means, history.history["loss"], rtol=1e-12)
     for n in (net, twin):  # each goes on where compiled steps have ended
         n.fit(x, y, epochs=1, batch_size=size, shuffle=False, verbose=0)
-        n._rule.terms = 0  # of the fit, and gone with it
+        n._rule["terms"] = 0  # of the fit, and gone with it
     train(net, x, y, size, losses[:2])
     train(twin, x, y, size, losses[:2])
     assert net.params.tobytes() == twin.params.tobytes()
@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_moves_nothing():
     net = small()
     before = net.params.copy()
     assert not np.isfinite(step(net, np.full((2, 4), np.inf), Y[:2]))
-    assert np.array_equal(net.params, before) and net._rule.step[0] == 0
+    assert np.array_equal(net.params, before) and net._rule["step"][0] == 0
     step(net, X, Y)
     assert not np.array_equal(net.params, before)
 
@@ -221,7 +221,7 @@ def test_one_thread_at_a_time_trains_a_network():
 def test_threads_that_train_one_network_are_told():
     net, x, y = build("regression")
     many_steps(net, x, y, 1)
-    taken = net._rule.step[0]
+    taken = net._rule["step"][0]
     count = 20_000
 
     def run(_):
@@ -236,4 +236,4 @@ def test_threads_that_train_one_network_are_told():
     assert any("one thread at a time" in end for end in ends)
     assert "" in ends, "somebody always has it"
     assert not net._turns.taken[0] and np.isfinite(net.params).all()
-    assert count <= net._rule.step[0] - taken <= 4 * count
+    assert count <= net._rule["step"][0] - taken <= 4 * count

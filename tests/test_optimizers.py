@@ -272,7 +272,7 @@ def test_trap_4_adam_counts_the_steps_of_the_optimizer():
     np.testing.assert_allclose(first_step(), 0.01)
     assert np.ptp(first_step()) > 1e-6
     net.fit(x, y, epochs=5, batch_size=4, verbose=0)
-    assert net._rule.step[0] == 2 + 25
+    assert net._rule["step"][0] == 2 + 25
     net.optimizer = fnn.Adam(0.01, epsilon=0)  # cold moments: they were the old one's
     np.testing.assert_allclose(first_step(), 0.01)
 

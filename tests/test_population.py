@@ -64,7 +64,7 @@ def test_every_network_is_a_template():
         population = fnn.Population(net, 2, {"seed": [8, 9]})
         fresh = fnn.Population(net, 1, {"seed": [8]})[0]
         assert population[0].params.tobytes() == net.params.tobytes() == fresh.params.tobytes()
-        assert population[0].plan.rows.tobytes() == net.plan.rows.tobytes()
+        assert population[0].plan.rows == net.plan.rows
 
 
 def test_hyper_parameters_vary(spiral):
@@ -81,6 +81,22 @@ def test_hyper_parameters_vary(spiral):
         alone = fnn.Network(layers, **options)
         alone.fit(*spiral, epochs=2, verbose=0)
         assert bits(member, spiral[0]) == bits(alone, spiral[0])
+
+
+def test_members_share_a_plan_until_they_differ(spiral):
+    population = fnn.Population(template(), 3, {"seed": [1, 2, 3]})
+    assert population[0].plan is population[1].plan is population[2].plan
+    population[1].layers[0].trainable = False
+    frozen, moving = (member.layers[0].weight.copy() for member in population.members[1:])
+    population.fit(*spiral, epochs=2, verbose=0)
+    assert (population[1].layers[0].weight == frozen).all()
+    assert (population[2].layers[0].weight != moving).any()
+    assert population[0].plan is population[2].plan is not population[1].plan
+    alone = template(3)
+    alone.fit(*spiral, epochs=2, verbose=0)
+    assert bits(population[2], spiral[0]) == bits(alone, spiral[0])
+    varied = fnn.Population(template(), 2, {"1.rate": [0.1, 0.2]})
+    assert [member.plan.rows[1].rate for member in varied] == [0.1, 0.2]
 
 
 def test_seeds_come_from_the_template(spiral):

@@ -159,7 +159,7 @@ def test_dropout_layers_and_seeds_draw_differently():
         terms = net.plan.terms(net.layers)
         pair = net._pair(x, np.zeros((32, 4)))[0]
         net._engine().gradients(net.plan, "", net._rule, terms, pair, buffers, 32, np.arange(32), 1)
-        places = [int(row.kept) * 32 for row in net.plan.rows if row.kept]
+        places = [row.kept * 32 for row in net.plan.rows if row.kept]
         masks += [buffers.work[place : place + 128].tobytes() for place in places]
     assert len(set(masks)) == 4
 

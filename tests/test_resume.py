@@ -236,7 +236,7 @@ def test_a_generator_gives_as_many_epochs_as_it_has():
 
     net = network()
     history = net.fit(endless(), epochs=3, steps_per_epoch=2, verbose=0)
-    assert history.epoch == [0, 1, 2] and net._rule.step[0] == 6
+    assert history.epoch == [0, 1, 2] and net._rule["step"][0] == 6
     net.fit(((X[:7], Y[:7]) for _ in range(2)), verbose=0)
     with pytest.raises(ValueError, match="x gave 0 batches in epoch 2; give a list"):
         net.fit(((X[:7], Y[:7]) for _ in range(2)), epochs=2, verbose=0)

@@ -56,7 +56,7 @@ def test_both_backends_draw_the_same(name):
 def test_any_threads_any_number_and_any_time_give_the_same_bits():
     net, x = network()
     want = net.predict(x, samples=5)
-    before = net.params.tobytes(), int(net._rule.step[0])
+    before = net.params.tobytes(), int(net._rule["step"][0])
     for threads in (1, 2, 3, 4) if _team.AVAILABLE else (1,):
         net.threads = threads
         assert np.array_equal(net.predict(x, samples=5), want)
@@ -64,7 +64,7 @@ def test_any_threads_any_number_and_any_time_give_the_same_bits():
     half = x.astype(np.float16)  # is converted on its way
     same = net.predict(half.astype(np.float32), samples=2)
     assert np.array_equal(net.predict(half, samples=2), same)
-    assert before == (net.params.tobytes(), int(net._rule.step[0]))
+    assert before == (net.params.tobytes(), int(net._rule["step"][0]))
     calm = net.predict(x[:3])
     net.predict(x[:3], samples=2)
     assert np.array_equal(net.predict(x[:3]), calm)  # the fast road is as it was

@@ -246,7 +246,7 @@ def test_ctrl_c_in_the_middle_of_a_team():
         assert not teams()
     signal.signal(signal.SIGINT, known)
     twin = wide("odd", threads=1)[0]
-    twin.fit(x, y, epochs=int(net._rule.step[0]), batch_size=300, shuffle=False, verbose=0)
+    twin.fit(x, y, epochs=int(net._rule["step"][0]), batch_size=300, shuffle=False, verbose=0)
     assert state(net) == state(twin)
 
 

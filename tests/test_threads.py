@@ -41,7 +41,7 @@ WIDE = {
 
 def state(net):
     """The bits of all that a network has learnt."""
-    return [part.tobytes() for part in (net.params, net._state, net._rule.step)]
+    return [part.tobytes() for part in (net.params, net._state, net._rule["step"])]
 
 
 def bits(net, x, y, **options):

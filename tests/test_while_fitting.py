@@ -35,7 +35,7 @@ class Boundaries(cb.Callback):
 
 
 def everything(net):
-    return net.params.tobytes(), net._state.tobytes(), int(net._rule.step[0])
+    return net.params.tobytes(), net._state.tobytes(), int(net._rule["step"][0])
 
 
 @pytest.mark.parametrize("backend", ["compiled", "numpy"])
@@ -57,8 +57,8 @@ def test_rollback_leaves_the_end_of_a_slice_and_goes_on_from_there(
         net.fit(x, y, rollback=True, **options)
     assert everything(net) == ends.seen[-1] and np.isfinite(net.params).all()
     assert np.isfinite(net._state).all() and np.isfinite(net.predict(x)).all()
-    assert net.unfinished and 0 < net._rule.step[0] < 30
-    assert len(net.history.epoch) == net._rule.step[0] // 4
+    assert net.unfinished and 0 < net._rule["step"][0] < 30
+    assert len(net.history.epoch) == net._rule["step"][0] // 4
     net.optimizer.learning_rate = 0.01
     history = net.fit(x, y, resume=True, **options)
     assert history.epoch == list(range(30)) and not net.unfinished

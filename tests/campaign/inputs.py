@@ -359,7 +359,7 @@ class Subject:
     def state(self) -> Any:
         net = self.net
         return (
-            net.params.tobytes(), net._state.tobytes(), int(net._rule.step[0]),
+            net.params.tobytes(), net._state.tobytes(), int(net._rule["step"][0]),
             repr(net._shuffle_rng.bit_generator.state),
         )  # fmt: skip
 
