@@ -4,10 +4,14 @@ The spiral of *Neural Networks from Scratch*, 2-64-3 with Adam on 300 points at 
 seeds: by `fastnn.Population`, by `Network.fit` one after another, and by torch's eager loop one
 after another, in turns. The parameters of both of fastnn's must be the same bits. Networks are made
 anew each time, which counts, as it does in use.
+
+What threads can gain at all is what they gain without members: one network in each, made before,
+takes as many steps in one long training.
 """
 
 import argparse
 import sys
+import threading
 import time
 
 import numpy as np
@@ -24,6 +28,7 @@ from fastnn._threads import processors
 WORK = TRAINING["spiral"]
 BLOCKS = 1000  # of multiply-adds, about a quarter of a second
 POPULATION, ALONE, TORCH = "population", "one by one", "torch, one by one"
+LONG = "a network each"
 
 
 def calls(members, threads, data):
@@ -42,7 +47,19 @@ def calls(members, threads, data):
             net.fit(*data, epochs=epochs, **options)
         return np.stack([net.params for net in nets])
 
-    made = {POPULATION: together, ALONE: alone}
+    few = [network(WORK, 1, seed=seed) for seed in range(threads)]
+
+    def long(epochs):
+        def fit(net):
+            net.fit(*data, epochs=epochs * members // threads, **options)
+
+        crew = [threading.Thread(target=fit, args=(net,)) for net in few]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+
+    made = {POPULATION: together, ALONE: alone, LONG: long}
     if "torch" not in peers.absent():
         from benches.peers import torch
 

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import time
+import weakref
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,7 +63,8 @@ class Steps:
     """
 
     def __init__(self, network: Network, rows: int) -> None:
-        self.network, self.terms = network, network._terms(network._rule)
+        self.network: Network = weakref.proxy(network)  # which may keep these steps
+        self.terms = network._terms(network._rule)
         self.settings: tuple[Any, ...] = ()  # that the steps of `train_on_batch` follow
         self.unseen = 0.0  # seconds of steps since the optimizer's memory was looked at
         self._make_room(rows)

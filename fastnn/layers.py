@@ -64,13 +64,13 @@ class Layer:
     fixed: tuple[str, ...] = ()  # parameters that no optimizer moves
 
     def __init__(self, trainable: bool = True) -> None:
-        self._owner: Any = None
+        self._owned = False  # by a network; which one would be a circle, freed late
         self._views: dict[str, np.ndarray] = {}
         self.trainable = flag("trainable", trainable)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: a network's copy joins its layers itself."""
-        return self.__dict__ | {"_owner": None, "_views": {}}
+        return self.__dict__ | {"_owned": False, "_views": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Layer:
         """As `copy.deepcopy` does it, which asks about every number one by one, for long."""

@@ -159,7 +159,7 @@ class Network(InFiles, InCompiledCode):
         self._progress: Progress | None = None  # of the last training
         self.__dict__.update(self._passing())
         for layer in chain:
-            layer._owner = self
+            layer._owned = True
         if shape is not None:
             self._build(self._plan_for(shape))
 
@@ -224,7 +224,7 @@ class Network(InFiles, InCompiledCode):
         """Join the layers of a copy to it and its parameters again."""
         self.__dict__.update(state)
         for layer in self.layers:
-            layer._owner = self
+            layer._owned = True
         if self._plan is not None:
             self._hand_out_views()
 
@@ -955,7 +955,7 @@ def _chain(layers: Any) -> list[Layer]:
             raise TypeError(f"layers[{place}] must be a layer, {got(layer)}{hint}")
         if isinstance(layer, Input) and place > 0:
             raise ValueError(f"layers[{place}]: an Input can only come first")
-        if layer._owner is not None or any(layer is other for other in chain[:place]):
+        if layer._owned or any(layer is other for other in chain[:place]):
             raise ValueError(f"layers[{place}]: {layer!r} is already part of a network")
     if all(isinstance(layer, Input) for layer in chain):
         raise ValueError("layers must hold at least one Dense or Activation, got none")

@@ -1,12 +1,14 @@
 """The network as its users meet it: training, continuing, stopping, looking inside."""
 
 import copy
+import gc
 import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -685,3 +687,18 @@ def test_inputs_that_are_scaled_take_the_general_road():
     first = net.predict(x)
     assert net._few is None
     assert np.array_equal(net.predict(x), first)
+
+
+@pytest.mark.parametrize("use", ["fit", "predict", "evaluate", "train_on_batch", "vjp"])
+def test_a_network_is_freed_the_moment_it_is_let_go(use):
+    """By its last reference, not by a collector that may come much later."""
+    net, x, y = small_problem()
+    given = {"fit": (x, y), "evaluate": (x, y), "train_on_batch": (x, y), "vjp": (x, y)}
+    getattr(net, use)(*given.get(use, (x,)), **{"verbose": 0} if use == "fit" else {})
+    gone = weakref.ref(net)
+    gc.disable()
+    try:
+        del net
+        assert gone() is None
+    finally:
+        gc.enable()
