@@ -63,7 +63,7 @@ class Steps:
     """
 
     def __init__(self, network: Network, rows: int) -> None:
-        self.network: Network = weakref.proxy(network)  # which may keep these steps
+        self.network: Any = weakref.proxy(network)  # which may keep these steps
         self.terms = network._terms(network._rule)
         self.settings: tuple[Any, ...] = ()  # that the steps of `train_on_batch` follow
         self.unseen = 0.0  # seconds of steps since the optimizer's memory was looked at
