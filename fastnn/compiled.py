@@ -36,7 +36,7 @@ from fastnn.kernels.penalties import BESIDE
 from fastnn.plan import Plan
 from fastnn.sources import Source
 
-FEW = run.FEW
+FEW, HELD = 256, 4e6  # rows on the fast road, and operations: it keeps the interpreter lock
 PARTS, SMALL = 4, 1 << 12  # parts of a batch; gradients that all of them together may have
 # Whether the interpreter lets one thread in at a time, as the fast road needs.
 LOCKED = JIT and getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -240,17 +240,23 @@ def predict(
 class Few:
     """The fast road for few rows; ``Few(...)(x)`` gives what the network says, or None.
 
-    None where the rows are too many or not of the network's kind, or hold what is no finite
+    None where the rows are too many or no array of float32 or float64, or hold what is no finite
     number: the general road takes them, or explains.
     """
 
-    scratch: ClassVar[dict[np.dtype, np.ndarray]] = {}  # one for all, guarded as the work is
+    # One for all networks: they belong to whoever has the interpreter lock.
+    work: ClassVar[dict[np.dtype, np.ndarray]] = {}
+    scratch: ClassVar[dict[np.dtype, np.ndarray]] = {}
 
     def __init__(self, plan: Plan, params: np.ndarray) -> None:
+        fitting = int(HELD / (2 * plan.size + 8 * plan.row_size))  # an activation is some eight
+        self.most = max(16, min(FEW, fitting // 16 * 16))
         self.dtype, self.fan_in, self.fan_out = params.dtype, (plan.fan_in,), plan.fan_out
         rows = addressed(plan, "", False, self.dtype, PREDICT)
         rows = rows[rows["when"] & PREDICT != 0]
-        work = np.zeros(FEW * plan.row_size, self.dtype)
+        work = self.work.get(self.dtype)
+        if work is None or work.size < self.most * plan.row_size:
+            work = self.work[self.dtype] = np.zeros(self.most * plan.row_size, self.dtype)
         # Two threads may come at once; only one's array is kept, and both must take its address.
         scratch = self.scratch.setdefault(self.dtype, np.zeros(SCRATCH, self.dtype))
         desk = np.zeros(run.DESK, np.int64)
@@ -261,23 +267,34 @@ class Few:
             (run.SCRATCH_AT, scratch),
         ):
             desk[place] = array.__array_interface__["data"][0]
-        desk[run.OPS_COUNT], desk[run.RESULT] = len(rows), plan.out
+        desk[run.OPS_COUNT], desk[run.CAPACITY], desk[run.RESULT] = len(rows), self.most, plan.out
         self.desk = desk.__array_interface__["data"][0]
-        self.alive = (desk, rows, params, work)
+        self.alive = (desk, rows, params, work, scratch)
 
     def __call__(self, x: np.ndarray) -> np.ndarray | None:
         """Outputs (n, fan_out), or None."""
         rows = len(x) if x.ndim else 0
-        if not 0 < rows <= FEW or x.dtype is not self.dtype or x.shape[1:] != self.fan_in:
+        if not 0 < rows <= self.most or x.shape[1:] != self.fan_in:
             return None
-        if not x.flags.carray:
-            return None
+        if x.dtype is not self.dtype or not x.flags.carray:
+            if x.dtype.char not in "fd":
+                return None
+            x = self._rounded(x)
         out = np.empty((rows, self.fan_out), self.dtype)
         return out if run.predict_few(self.desk, x, out) else None
 
     def row(self, x: np.ndarray) -> np.ndarray | None:
         """Outputs (fan_out,) for a single row, or None."""
-        if x.shape != self.fan_in or x.dtype is not self.dtype or not x.flags.carray:
+        if x.shape != self.fan_in:
             return None
+        if x.dtype is not self.dtype or not x.flags.carray:
+            if x.dtype.char not in "fd":
+                return None
+            x = self._rounded(x)
         out = np.empty(self.fan_out, self.dtype)
         return out if run.predict_few(self.desk, x[None], out[None]) else None
+
+    @quiet
+    def _rounded(self, x: np.ndarray) -> np.ndarray:
+        """Numbers of the network's dtype, as the general road reads them."""
+        return np.array(x, self.dtype, order="C")

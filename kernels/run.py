@@ -367,16 +367,15 @@ def copy(source, target):
 
 
 # What `predict_few` finds at its desk, an array of int64.
-OPS_AT, OPS_COUNT, PARAMS_AT, WORK_AT, SCRATCH_AT, RESULT, DESK = range(7)
-FEW = 16  # rows it takes at the most
+OPS_AT, OPS_COUNT, PARAMS_AT, WORK_AT, CAPACITY, SCRATCH_AT, RESULT, DESK = range(8)
 AN_OP, AN_ADDRESS = np.zeros(1, OP)[0], np.int64(0)
 
 
 @compiled(nogil=False)
 def predict_few(address, x, out):
-    """Outputs for at most ``FEW`` rows; whether they were finite numbers.
+    """Outputs for as many rows as a desk has room for; whether they were finite numbers.
 
-    The road for one row at a time, where the call costs more than the network: what does not
+    The road for few rows at a time, where the call costs more than the network: what does not
     change between calls was put on a desk, whose address is all that is handed over. Its
     buffers belong to whoever has the interpreter lock, which is therefore kept.
     """
@@ -387,7 +386,8 @@ def predict_few(address, x, out):
     unused = pointer_at(0, x)
     net = placed(Net(
         pointer_at(desk[PARAMS_AT], x), unused, work, unused, unused,
-        pointer_at(desk[SCRATCH_AT], x), pointer_at(0, AN_ADDRESS), batch, FEW, 0, 0, NO_KEY, 0,
+        pointer_at(desk[SCRATCH_AT], x), pointer_at(0, AN_ADDRESS), batch, desk[CAPACITY],
+        0, 0, NO_KEY, 0,
     ))  # fmt: skip
     given = vector(pointer(x), 0, batch * fan_in)
     copy(given, vector(work, 0, batch * fan_in))

@@ -183,8 +183,9 @@ def test_predict_from_many_threads(data):
     expected, wrong = net.predict(data[0]), []
 
     def work():
-        for _ in range(50):
-            if not np.array_equal(net.predict(data[0]), expected):
+        for i in range(50):
+            rows = 1 + 37 * i % len(expected)
+            if not np.array_equal(net.predict(data[0][:rows]), expected[:rows]):
                 wrong.append(1)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -601,7 +602,7 @@ def rows_of(n):
     return np.random.default_rng(n).standard_normal((n, 4)).astype(np.float32)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 11, 12, 15, 16, 17, 100])
+@pytest.mark.parametrize("n", [1, 2, 3, 11, 12, 15, 16, 17, 100, 255, 256, 257])
 def test_few_rows_have_the_bits_of_many(policy, n):
     x = rows_of(500)
     expected = policy.predict(x)
@@ -613,6 +614,7 @@ def test_few_rows_have_the_bits_of_many(policy, n):
     "change",
     [
         lambda x: x.astype(np.float64),
+        lambda x: x.astype(np.float64)[:, ::-1][:, ::-1],
         lambda x: np.asfortranarray(x),
         lambda x: np.repeat(x, 2, axis=0)[::2],
         lambda x: x.tolist(),
@@ -630,11 +632,49 @@ def test_few_rows_of_any_kind(policy, change):
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_few_rows_that_are_not_finite(policy, wrong):
-    for n in (1, 16, 17, 600):
+    for n in (1, 16, 17, 256, 600):
         x = rows_of(n)
         x[n - 1, 3] = wrong
         with pytest.raises(ValueError, match=rf"^x must hold finite .* in row {n - 1}, column 3$"):
             policy.predict(x)
+
+
+def test_few_rows_beyond_the_networks_dtype(policy):
+    x = rows_of(2).astype(np.float64)
+    x[1, 2] = 1e300
+    with pytest.raises(ValueError, match=r"^x must .* in row 1, column 2"):
+        policy.predict(x)
+    with pytest.raises(ValueError, match=r"^x must .*"):
+        policy(x[1])
+
+
+@pytest.mark.skipif(not compiled.LOCKED, reason="no fast road")
+def test_how_many_rows_are_few():
+    """So many that the interpreter lock is not held for long."""
+    for widths, most in (((4, 64, 64, 2), 256), ((784, 30, 10), 64), ((784, 512, 10), 16)):
+        net = fnn.Network([fnn.Dense(w) for w in widths[1:]], input_shape=widths[:1], seed=0)
+        x = np.random.default_rng(0).standard_normal((300, widths[0])).astype(np.float32)
+        expected = net.predict(x)
+        assert np.array_equal(net.predict(x[:1]), expected[:1])
+        assert net._few.most == most
+        assert net._few(x[: most + 1]) is None
+        assert np.array_equal(net._few(x[:most]), expected[:most])
+
+
+@pytest.mark.skipif(not compiled.LOCKED, reason="no fast road")
+def test_networks_share_the_place_where_few_rows_are_worked_on(monkeypatch):
+    """One that needs more room takes it; the others stay where they are."""
+    monkeypatch.setattr(compiled.Few, "work", {})
+    x, nets = rows_of(200), []
+    for width in (8, 64, 16):
+        nets.append(fnn.Network([fnn.Dense(width, "tanh"), fnn.Dense(2)], input_shape=(4,), seed=0))
+        nets[-1].predict(x[:1])
+    small, large, between = (net._few.alive[3] for net in nets)
+    assert small.size < large.size and between is large
+    whole = [net._outputs(net._inputs(x), net.plan) for net in nets]
+    for _ in range(2):
+        for net, expected in zip(nets, whole, strict=True):
+            assert np.array_equal(net.predict(x), expected)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (1, 3), (4,), (1, 1, 4), ()])
