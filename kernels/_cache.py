@@ -40,10 +40,11 @@ from pathlib import Path
 import llvmlite
 import numba
 import numpy as np
-from llvmlite.binding import llvm_version_info
+from llvmlite.binding import address_of_symbol, llvm_version_info
 from numba.core import config, sigutils
 from numba.core.caching import _Cache, dumps
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 
 SUFFIX = ".fastnn"
 UNFINISHED = ".fastnn-part"
@@ -179,6 +180,13 @@ def _warn(message: str, error: Exception) -> None:
     warnings.warn(f"fastnn: {message} ({reason})", RuntimeWarning, stacklevel=level)
 
 
+def _needs(library) -> set[str]:
+    """Names of what code calls and reads that is not its own."""
+    module = library._final_module
+    found = {v.name for v in (*module.functions, *module.global_variables) if v.is_declaration}
+    return {name for name in found if not name.startswith("llvm.")}
+
+
 def _checksum(path: Path, content: bytes) -> bytes:
     """Of a file that belongs in this place: the content of another one is no good here."""
     return hashlib.sha256(f"{path.parent.name}/{path.name}\0".encode() + content).digest()
@@ -229,7 +237,12 @@ class KernelCache(_Cache):
         return place / f"{self._stem}-{digest}{SUFFIX}"
 
     def load_overload(self, sig, target_context):
-        target_context.refresh()
+        """The code for a signature, if it is kept.
+
+        numba would first bring in everything it can compile, which takes longer than all the rest
+        of a warm start. Code that is compiled already needs it where it calls what is only there
+        then.
+        """
         path = self._path(sig, target_context.codegen())
         if path is None:
             return None
@@ -237,10 +250,13 @@ class KernelCache(_Cache):
             data = path.read_bytes()
             if data[:32] != _checksum(path, data[32:]):
                 raise ValueError(f"{path}: wrong checksum")
-            for name, provide in SYMBOLS.items():
-                if name.encode() in data:
-                    provide()
-            return CompileResult._rebuild(target_context, *pickle.loads(data[32:]))
+            needs, code = pickle.loads(data[32:])
+            for name in SYMBOLS.keys() & needs:
+                SYMBOLS[name]()
+            rtsys.initialize(target_context)
+            if any(address_of_symbol(name) is None for name in needs):
+                target_context.refresh()
+            return CompileResult._rebuild(target_context, *code)
         except ABSENT:
             return None
         except Exception as error:  # whatever is wrong with the file, the next one replaces it
@@ -259,7 +275,7 @@ class KernelCache(_Cache):
             for function in data.library.get_defined_functions():
                 if CLOSURE.search(function.name):
                     raise ValueError(f"{self._stem} calls the closure {function.name}")
-            content = dumps(data._reduce())
+            content = dumps((_needs(data.library), data._reduce()))
             try:
                 with open(unfinished, "xb") as file:
                     file.write(_checksum(path, content) + content)

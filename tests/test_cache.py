@@ -87,6 +87,34 @@ def test_the_second_run_compiles_nothing(top):
     assert files(top) == [file]
 
 
+WARM = """
+import sys
+import fastnn as fnn
+x, y = fnn.datasets.xor()
+net = fnn.Network([fnn.Dense(4, "tanh"), fnn.Dense(1)], seed=0)
+net.fit(x, y, epochs=3, verbose=0)
+net.evaluate(x, y), net.predict(x), net.predict(x), net.gradients(x, y)
+print("numba.np.arrayobj" in sys.modules, "numba.np.linalg" in sys.modules)
+"""
+
+
+def test_a_warm_start_brings_in_nothing_that_compiles():
+    """It is most of what numba is, and as long as all the rest; longer where there is scipy."""
+    _first, second = (finished(start(WARM, ROOT, _cache.folder().parent)) for _ in range(2))
+    assert second[0].split() == ["False", "False"]
+
+
+def test_code_that_needs_more_gets_more(top, monkeypatch):
+    """What only numba's own modules provide is there before the code is linked."""
+    assert run() == 1
+    refreshed = []
+    monkeypatch.setattr(_cache, "address_of_symbol", lambda name: None)
+    monkeypatch.setattr(
+        type(cpu_target.target_context), "refresh", lambda context: refreshed.append(1)
+    )
+    assert run() == 0 and len(refreshed) == 1
+
+
 def test_callbacks_are_kept(top, monkeypatch):
     monkeypatch.setattr(_op, "COMPILED", [])
     for _ in range(2):
