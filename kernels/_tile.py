@@ -9,9 +9,9 @@ registers (two where there are 16),
 in *tiles* of a few rows whose sums all stay in registers: a step over ``k`` loads the vectors of
 ``b``, broadcasts a number of ``a`` for each row and makes a fused multiply-add for each row and
 vector. Plain loops do not get there: the compiler spills the sums or vectorises along ``k``.
-Vectors that a panel does not fill are masked. The second line rides along while the sums are at
-hand: with ``mask`` the output itself it is relu or leaky_relu, with the output of such a layer it
-is the way back through one. A slope of 1 leaves it out.
+Vectors that a panel does not fill are masked where memory may end. The second line rides along
+while the sums are at hand: with ``mask`` the output itself it is relu or leaky_relu, with the
+output of such a layer it is the way back through one. A slope of 1 leaves it out.
 
 Source: the shape of the tile follows Goto and van de Geijn (2008), "Anatomy of
 High-Performance Matrix Multiplication", ACM TOMS 34(3), section 6.
@@ -26,7 +26,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ._kernel import JIT
-from ._vectors import MASKS_ARE_FREE, REGISTERS, Vectors, lanes
+from ._vectors import MASKS_ARE_CHEAP, REGISTERS, Vectors, lanes
 
 LONG, LONGER = 4, 8  # widths of the tiles of a single row
 # Heights of the tiles, by their width in vectors. Sums fill the registers but for the vectors of b
@@ -38,16 +38,23 @@ HEIGHTS = (
     if REGISTERS == 32
     else {2: (6, 4, 3, 2, 1), 1: (6, 4, 3, 2, 1)}
 )
+SHORT = 16  # steps that are not worth a loop of their own
 VECTORS = max(HEIGHTS)  # width of a full tile
 ROWS = HEIGHTS[1][0]  # the highest tile
 
 
 def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
-    """Write the instructions of one tile at the builder's position."""
-    a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, k, columns = arguments
+    """Write the instructions of one tile at the builder's position.
+
+    Of a panel that is not full, all steps but the last ``careful`` load what is behind its columns,
+    too, as the next rows of ``b`` lie there: a masked load costs as much as a multiplication.
+    """
+    a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, k, careful, columns = (
+        arguments
+    )
     vectors_of = Vectors(builder, element, count)
     index, number, splat = vectors_of.index, vectors_of.number, vectors_of.splat
-    vector, exist = vectors_of.kind, [None] * vectors
+    exist = [None] * vectors
     if partial:  # more columns than the next narrower tile has
         for v in range(vectors // 2, vectors):
             exist[v] = vectors_of.first(builder.sub(columns, number(v * count)))
@@ -70,43 +77,47 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
         hide = ir.FunctionType(a.type, [a.type])
         a_first = [builder.asm(hide, "", "=r,0", [pointer], False) for pointer in a_first]
 
-    def a_value(r):
-        byte = builder.bitcast(a_at[r // 3], ir.IntType(8).as_pointer())
+    def a_value(at, r):
+        byte = builder.bitcast(at[r // 3], ir.IntType(8).as_pointer())
         at = builder.gep(byte, [builder.mul(stride, number(r % 3))])
         return splat(builder.load(builder.bitcast(at, a.type)))
 
-    entry = builder.block
-    loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
-    builder.cbranch(builder.icmp_signed(">", k, number(0)), loop, done)
+    def steps(number_of, exist, state):
+        """So many steps over ``k``; the pointers into a and b and the sums, before and after."""
+        entry = builder.block
+        loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed(">", number_of, number(0)), loop, done)
+        builder.position_at_end(loop)
+        step, now = builder.phi(index), [builder.phi(value.type) for value in state]
+        a_at, b_at, sums = now[: len(a_first)], now[len(a_first)], now[len(a_first) + 1 :]
+        b_now = [vectors_of.load(b_at, number(v * count), exist[v]) for v in range(vectors)]
+        a_now = [a_value(a_at, r) for r in range(rows)]
+        following = [
+            *[builder.gep(at, [a_k]) for at in a_at],
+            builder.gep(b_at, [b_k]),
+            *[
+                vectors_of.multiply_add(a_now[r], b_now[v], total)
+                for (r, v), total in zip(cells, sums, strict=True)
+            ],
+        ]
+        next_step = builder.add(step, number(1))
+        for phi, first, then in zip(
+            [step, *now], [number(0), *state], [next_step, *following], strict=True
+        ):
+            phi.add_incoming(first, entry)
+            phi.add_incoming(then, loop)
+        builder.cbranch(builder.icmp_signed("<", next_step, number_of), loop, done)
+        builder.position_at_end(done)
+        results = [builder.phi(value.type) for value in state]
+        for phi, first, then in zip(results, state, following, strict=True):
+            phi.add_incoming(first, entry)
+            phi.add_incoming(then, loop)
+        return results
 
-    builder.position_at_end(loop)
-    step, b_at = builder.phi(index), builder.phi(b.type)
-    a_at = [builder.phi(a.type) for _ in a_first]
-    sums = [builder.phi(vector) for _ in cells]
-    b_now = [load(b_at, v) for v in range(vectors)]
-    a_now = [a_value(r) for r in range(rows)]
-    after = [
-        vectors_of.multiply_add(a_now[r], b_now[v], total)
-        for (r, v), total in zip(cells, sums, strict=True)
-    ]
-    next_step = builder.add(step, number(1))
-    carried = [
-        (step, number(0), next_step),
-        *[(at, first, builder.gep(at, [a_k])) for at, first in zip(a_at, a_first, strict=True)],
-        (b_at, b, builder.gep(b_at, [b_k])),
-        *zip(sums, before, after, strict=True),
-    ]
-    for phi, first, following in carried:
-        phi.add_incoming(first, entry)
-        phi.add_incoming(following, loop)
-    builder.cbranch(builder.icmp_signed("<", next_step, k), loop, done)
-
-    builder.position_at_end(done)
-    results = []
-    for first, following in zip(before, after, strict=True):
-        results.append(builder.phi(vector))
-        results[-1].add_incoming(first, entry)
-        results[-1].add_incoming(following, loop)
+    state = steps(builder.sub(k, careful), [None] * vectors, [*a_first, b, *before])
+    if partial:
+        state = steps(careful, exist, state)
+    results = state[len(a_first) + 1 :]
 
     def row_of(base, r):
         return builder.gep(base, [builder.mul(out_row, number(r))])
@@ -126,6 +137,15 @@ def _emit_tile(builder, element, count, rows, vectors, partial, arguments):
 def _emit_rows(builder, element, count, vectors, partial, arguments):
     """Tiles one below another until all rows are done, high ones first."""
     m, k, a, a_row, a_k, b, b_k, start, start_row, out, out_row, slope, mask, columns = arguments
+    careful = ir.Constant(k.type, 0)
+    if partial:  # behind the last row of b, or behind the last few of narrow ones, there is nothing
+        behind = builder.sub(ir.Constant(k.type, vectors * count), columns)
+        several = builder.icmp_signed(">", behind, b_k)
+        careful = builder.select(several, behind, ir.Constant(k.type, 1))
+        full = builder.icmp_signed("==", behind, ir.Constant(k.type, 0))
+        careful = builder.select(full, behind, careful)
+        short = builder.icmp_signed("<", k, builder.add(careful, ir.Constant(k.type, SHORT)))
+        careful = builder.select(short, k, careful)
     done = cgutils.alloca_once_value(builder, ir.Constant(m.type, 0))
     for height in HEIGHTS[vectors]:
         head, body, after = (builder.append_basic_block(name) for name in ("rows", "tile", "less"))
@@ -141,7 +161,7 @@ def _emit_rows(builder, element, count, vectors, partial, arguments):
         ]
         tile = (
             below[0], a_row, a_k, b, b_k, below[1], start_row, below[2], out_row, slope, below[3],
-            k, columns,
+            k, careful, columns,
         )  # fmt: skip
         _emit_tile(builder, element, count, height, vectors, partial, tile)
         builder.store(builder.add(i, rows), done)
@@ -238,7 +258,7 @@ if JIT:
             def generate(context, builder, signature, args):
                 k, a, a_k, b, b_k, start, out, slope, mask = args
                 kind, none = context.get_data_type(element), ir.Constant(k.type, 0)
-                tile = a, none, a_k, b, b_k, start, none, out, none, slope, mask, k, none
+                tile = a, none, a_k, b, b_k, start, none, out, none, slope, mask, k, none, none
                 count = lanes(element.bitwidth // 8)
                 _emit_tile(builder, kind, count, 1, vectors, False, tile)
                 return context.get_dummy_value()
@@ -279,7 +299,7 @@ if JIT:
                         if rest:
                             narrower(rest)
                     with this:
-                        if MASKS_ARE_FREE or vectors == 1:
+                        if MASKS_ARE_CHEAP or vectors == 1:
                             _emit_rows(builder, kind, count, vectors, True, args)
                         else:
                             with builder.if_else(full) as (all_columns, some):

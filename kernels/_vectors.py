@@ -20,7 +20,8 @@ def _machine() -> tuple[int, int]:
 
 
 VECTOR_BITS, REGISTERS = _machine()
-MASKS_ARE_FREE = VECTOR_BITS == 512  # each instruction of AVX-512 can take one
+# Every instruction of AVX-512 can take a mask, which costs a load as much as arithmetic.
+MASKS_ARE_CHEAP = VECTOR_BITS == 512
 
 
 def lanes(itemsize: int) -> int:

@@ -163,6 +163,48 @@ def test_a_row_of_a_narrow_layer_has_the_same_bits_alone(dtype):
             assert np.array_equal(whole[i], alone[0])
 
 
+EDGE = """
+import ctypes, mmap
+import numpy as np
+from fastnn.kernels._kernel import KERNELS
+from tests.test_kernels import ROUNDING, arguments_of, sizes_of
+libc = ctypes.CDLL(None, use_errno=True)
+
+def at_the_edge(array):
+    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    behind = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + size
+    assert libc.mprotect(ctypes.c_void_p(behind), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    place = np.frombuffer(memory, array.dtype, array.size, size - array.nbytes)
+    place[:] = array.ravel()
+    return place.reshape(array.shape)
+
+rng = np.random.default_rng(0)
+for name, entry in KERNELS.items():
+    for dtype in ROUNDING:
+        for size in (1, 2, 3, 5, 6, 9, 13, 16, 17, 30, 33, 47, 64, 67, 150):
+            for sizes in sizes_of(entry.shapes, size, rng):
+                _, arguments = arguments_of(entry, sizes, dtype, rng)
+                given = (arguments[name] for name in entry.shapes)
+                entry.run(*(at_the_edge(v) if np.ndim(v) else v for v in given))
+print(len(KERNELS))
+"""
+
+
+@pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: numpy looks after its bounds")
+@pytest.mark.skipif(platform.system() != "Linux", reason="memory is protected as Linux does it")
+def test_kernels_read_nothing_behind_their_arguments():
+    """Every array ends where memory ends: whoever reads further ends the process."""
+    run = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", EDGE],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) == len(KERNELS)
+
+
 MACHINES = {
     "128 bits": {"FASTNN_VECTOR_BITS": "128"},
     "256 bits": {"FASTNN_VECTOR_BITS": "256"},
