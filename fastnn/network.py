@@ -45,6 +45,7 @@ _BACKENDS: dict[str, ModuleType] = {"compiled": compiled, "numpy": reference}
 _DTYPES = ("float32", "float64")
 _CLIPS = ("clip_value", "clip_norm", "global_clip_norm")
 _SAMPLES = (1 << 64) - 1  # a step that no training reaches: what samples draw is their own
+_PIECE = 1 << 31  # multiplications, on one thread, after which Python has its say
 _BLOCK = 256  # rows that go through the network together where nothing is learnt
 
 
@@ -736,7 +737,8 @@ class Network(InFiles, InCompiledCode):
             out = np.empty((*shape, plan.fan_out), self.dtype)
             room = self._looking_buffers(params, capacity, threads)
             for said, key in zip(out if keys else [out], keys or [0], strict=True):
-                for rows in _row_slices(samples, plan):
+                # What is drawn depends on where a piece begins: threads must not move that.
+                for rows in _row_slices(samples, plan, 1 if keys else threads):
                     own = key and key_of(key, rows[0]) >> 1  # an int64, like the key
                     part = said[rows[0] :]
                     if not engine.predict(plan, [source], room, capacity, rows, part, threads, own):
@@ -782,7 +784,7 @@ class Network(InFiles, InCompiledCode):
 
         def look(params: np.ndarray) -> np.ndarray:
             sums, buffers = np.zeros(2), room._replace(params=params)
-            for order in _row_slices(samples, plan):
+            for order in _row_slices(samples, plan, threads):
                 sums += engine.evaluate(plan, metric, pair, buffers, capacity, order, threads)
             return sums
 
@@ -972,8 +974,9 @@ def _aligned(size: int, dtype: np.dtype, made: Callable = np.zeros) -> np.ndarra
     return raw[start : start + size * dtype.itemsize].view(dtype)
 
 
-def _row_slices(samples: int, plan: Plan) -> Any:
+def _row_slices(samples: int, plan: Plan, threads: int) -> Any:
     """Row numbers in pieces of some tens of milliseconds, so that Ctrl-C is heard."""
-    step = max(_BLOCK, (1 << 28) // (plan.size + plan.row_size) // _BLOCK * _BLOCK)
+    blocks = _PIECE // ((plan.size + plan.row_size) * _BLOCK)  # that one thread does in a piece
+    step = max(1, blocks) * threads * _BLOCK
     for start in range(0, samples, step):
         yield np.arange(start, min(start + step, samples))

@@ -5,6 +5,7 @@ import pytest
 from test_plan import NETWORKS, build
 
 import fastnn as fnn
+from fastnn import network as network_module
 from fastnn.kernels import _team
 
 D = fnn.Dense
@@ -71,6 +72,21 @@ def test_any_threads_any_number_and_any_time_give_the_same_bits():
     other, _ = network(seed=4)
     other.params = net.params
     assert not np.array_equal(other.predict(x, samples=5), want)
+
+
+def test_pieces_of_many_rows_do_not_depend_on_threads(monkeypatch):
+    """As they come where networks are wide; without samples each thread has a block of a piece."""
+    monkeypatch.setattr(network_module, "_PIECE", 1)
+    net, x = network()
+    x = np.repeat(x, 3, axis=0)
+    seen = []
+    for threads in (1, 2, 3) if _team.AVAILABLE else (1,):
+        net.threads = threads
+        pieces = [*network_module._row_slices(len(x), net.plan, threads)]
+        assert {len(rows) for rows in pieces[:-1]} == {256 * threads}
+        assert np.array_equal(np.concatenate(pieces), np.arange(len(x)))
+        seen.append((net.predict(x, samples=2).tobytes(), net.predict(x).tobytes()))
+    assert len(set(seen)) == 1
 
 
 def test_running_means_are_at_rest():
