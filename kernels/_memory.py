@@ -19,6 +19,8 @@ from numba.np.numpy_support import as_dtype
 
 from ._kernel import JIT, jump
 
+ROOM = 64  # numbers of an array that a function has for itself
+
 
 class Pointer(NamedTuple):
     """A position in a flat array: what stands for a typed pointer when nothing is compiled."""
@@ -99,6 +101,17 @@ if JIT:
             return context.get_constant(array.dtype, smallest)
 
         return array.dtype(array), generate
+
+    @intrinsic
+    def room_like(typing, item):
+        """An array of ``ROOM`` numbers of the type of ``item``, as long as the function runs."""
+
+        def generate(context, builder, signature, args):
+            place = cgutils.alloca_once(builder, context.get_data_type(item), size=ROOM)
+            size = context.get_constant(types.intp, ROOM)
+            return borrowed(context, builder, signature.return_type, place, [size], None)
+
+        return types.Array(item, 1, "C")(item), generate
 
     @intrinsic
     def shifted(typing, base, elements):
@@ -201,6 +214,10 @@ else:
     def tiny_of(array):
         """The smallest normal number of an array's dtype."""
         return np.finfo(array.dtype).tiny
+
+    def room_like(item):
+        """An array of ``ROOM`` numbers of the type of ``item``."""
+        return np.empty(ROOM, type(item))
 
     def shifted(base, elements):
         """The pointer a number of elements further on."""

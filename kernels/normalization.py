@@ -10,7 +10,7 @@ and Hinton (2016), "Layer Normalization", arXiv:1607.06450, eq. 3-4.
 import numpy as np
 
 from ._kernel import SUMS, kernel, part
-from ._memory import vector
+from ._memory import ROOM, pointer, room_like, vector
 from ._op import op, row_values, rows
 from .elementary import rounded
 
@@ -23,16 +23,29 @@ def all_columns(arguments, rng):
     return arguments
 
 
-@part(fastmath=SUMS)
-def moments(x, c):
-    """Mean and variance of a column, in float64."""
-    total, squares, n = 0.0, 0.0, x.shape[0]
+@part
+def column_moments(x, first, mean, var):
+    """Mean and variance in float64 of columns side by side, as many as ``mean`` has.
+
+    Rows are read in pieces of so many numbers: a column for itself would be read from as many
+    places in memory as there are rows.
+    """
+    place, n, width, columns = pointer(x), x.shape[0], x.shape[1], mean.size
+    for j in range(columns):
+        mean[j], var[j] = 0.0, 0.0
     for b in range(n):
-        total += np.float64(x[b, c])
-    mean = total / n
+        row = vector(place, b * width + first, columns)
+        for j in range(columns):
+            mean[j] += np.float64(row[j])
+    for j in range(columns):
+        mean[j] /= n
     for b in range(n):
-        squares += (np.float64(x[b, c]) - mean) ** 2
-    return mean, squares / n
+        row = vector(place, b * width + first, columns)
+        for j in range(columns):
+            apart = np.float64(row[j]) - mean[j]
+            var[j] += apart * apart
+    for j in range(columns):
+        var[j] /= n
 
 
 def batch_norm_forward_reference(
@@ -61,15 +74,30 @@ def batch_norm_forward(
 
     Mean and variance are the batch's; what runs along keeps a share ``momentum`` of the old.
     """
-    kind = x.dtype.type
-    keep, new = kind(momentum), kind(1 - momentum)
-    for c in range(int(first), int(last)):
-        mean, var = moments(x, c)
-        middle, factor = kind(mean), kind(1 / np.sqrt(var + epsilon)) * weight[c]
-        running_mean[c] = keep * running_mean[c] + new * middle
-        running_var[c] = keep * running_var[c] + new * kind(var)
-        for b in range(x.shape[0]):
-            out[b, c] = (x[b, c] - middle) * factor + bias[c]
+    kind, n, width = x.dtype.type, x.shape[0], x.shape[1]
+    keep, new, zero = kind(momentum), kind(1 - momentum), kind(0)
+    source, target = pointer(x), pointer(out)
+    means, vars, middles, factors = (
+        room_like(0.0), room_like(0.0), room_like(zero), room_like(zero)
+    )  # fmt: skip
+    for c in range(int(first), int(last), ROOM):
+        columns = min(ROOM, int(last) - c)
+        mean, var, middle, factor = (
+            means[:columns], vars[:columns], middles[:columns], factors[:columns]
+        )  # fmt: skip
+        column_moments(x, c, mean, var)
+        for j in range(columns):
+            middle[j] = kind(mean[j])
+            factor[j] = kind(1 / np.sqrt(var[j] + epsilon)) * weight[c + j]
+            running_mean[c + j] = keep * running_mean[c + j] + new * middle[j]
+            running_var[c + j] = keep * running_var[c + j] + new * kind(var[j])
+        shift = vector(pointer(bias), c, columns)
+        for b in range(n):
+            row, normal = (
+                vector(source, b * width + c, columns), vector(target, b * width + c, columns)
+            )  # fmt: skip
+            for j in range(columns):
+                normal[j] = (row[j] - middle[j]) * factor[j] + shift[j]
 
 
 def normal_columns(x, epsilon):
@@ -95,27 +123,54 @@ def batch_norm_backward(grad_out, x, weight, epsilon, first, last, grad_x):
     ``g`` is ``grad_out``, ``normal`` the input at mean 0 and variance 1: mean and variance depend
     on every row, so every row's gradient reaches every other.
     """
-    kind, n = x.dtype.type, x.shape[0]
-    for c in range(int(first), int(last)):
-        mean, var = moments(x, c)
-        inverse = 1 / np.sqrt(var + epsilon)
-        total, along = column_sums(grad_out, x, c, mean, inverse)
-        middle, scale, factor = kind(mean), kind(inverse), kind(inverse) * weight[c]
-        level, slope = kind(total / n), kind(along / n)
+    kind, n, width = x.dtype.type, x.shape[0], x.shape[1]
+    zero, source, above, below = kind(0), pointer(x), pointer(grad_out), pointer(grad_x)
+    means, inverses, totals, alongs = (
+        room_like(0.0), room_like(0.0), room_like(0.0), room_like(0.0)
+    )  # fmt: skip
+    middles, scales, factors, levels, slopes = (
+        room_like(zero), room_like(zero), room_like(zero), room_like(zero), room_like(zero)
+    )  # fmt: skip
+    for c in range(int(first), int(last), ROOM):
+        columns = min(ROOM, int(last) - c)
+        mean, inverse, total, along = (
+            means[:columns], inverses[:columns], totals[:columns], alongs[:columns]
+        )  # fmt: skip
+        column_sums(grad_out, x, epsilon, c, mean, inverse, total, along)
+        for j in range(columns):
+            middles[j], scales[j] = kind(mean[j]), kind(inverse[j])
+            factors[j] = scales[j] * weight[c + j]
+            levels[j], slopes[j] = kind(total[j] / n), kind(along[j] / n)
         for b in range(n):
-            normal = (x[b, c] - middle) * scale
-            grad_x[b, c] = factor * (grad_out[b, c] - level - normal * slope)
+            row, g, result = (
+                vector(source, b * width + c, columns),
+                vector(above, b * width + c, columns),
+                vector(below, b * width + c, columns),
+            )
+            for j in range(columns):
+                normal = (row[j] - middles[j]) * scales[j]
+                result[j] = factors[j] * (g[j] - levels[j] - normal * slopes[j])
 
 
-@part(fastmath=SUMS)
-def column_sums(grad_out, x, c, mean, inverse):
-    """Sums of a column's gradient, and of that times the normal input, in float64."""
-    total, along = 0.0, 0.0
+@part
+def column_sums(grad_out, x, epsilon, first, mean, inverse, total, along):
+    """Sums of the gradient in columns side by side, and of that times the normal input.
+
+    All in float64, with the columns' means and 1 over the roots of their variances.
+    """
+    source, above, width, columns = pointer(x), pointer(grad_out), x.shape[1], mean.size
+    column_moments(x, first, mean, inverse)
+    for j in range(columns):
+        inverse[j] = 1 / np.sqrt(inverse[j] + epsilon)
+        total[j], along[j] = 0.0, 0.0
     for b in range(x.shape[0]):
-        g = np.float64(grad_out[b, c])
-        total += g
-        along += g * (np.float64(x[b, c]) - mean) * inverse
-    return total, along
+        row, gradient = (
+            vector(source, b * width + first, columns), vector(above, b * width + first, columns)
+        )  # fmt: skip
+        for j in range(columns):
+            g = np.float64(gradient[j])
+            total[j] += g
+            along[j] += g * ((np.float64(row[j]) - mean[j]) * inverse[j])
 
 
 def batch_norm_gradient_reference(grad_out, x, epsilon):
@@ -134,14 +189,21 @@ def batch_norm_gradient(grad_out, x, epsilon, first, last, grad_weight, grad_bia
     ``grad_bias = sum of grad_out``, in all columns, with the last of them.
     """
     kind, n = x.dtype.type, x.shape[1]
-    for c in range(int(first), int(last)):
-        mean, var = moments(x, c)
-        grad_weight[c] = kind(column_sums(grad_out, x, c, mean, 1 / np.sqrt(var + epsilon))[1])
-    for c in range(n if int(last) == n else 0):
-        total = 0.0
-        for b in range(x.shape[0]):
-            total += np.float64(grad_out[b, c])
-        grad_bias[c] = kind(total)
+    means, inverses, totals, alongs = (
+        room_like(0.0), room_like(0.0), room_like(0.0), room_like(0.0)
+    )  # fmt: skip
+    whole = int(last) == n
+    for c in range(0 if whole else int(first), int(last), ROOM):
+        columns = min(ROOM, int(last) - c)
+        mean, inverse, total, along = (
+            means[:columns], inverses[:columns], totals[:columns], alongs[:columns]
+        )  # fmt: skip
+        column_sums(grad_out, x, epsilon, c, mean, inverse, total, along)
+        for j in range(columns):
+            if c + j >= int(first):
+                grad_weight[c + j] = kind(along[j])
+            if whole:
+                grad_bias[c + j] = kind(total[j])
 
 
 def batch_norm(op, net, lo, hi):
@@ -208,11 +270,21 @@ op(
 )
 def running_norm_forward(x, weight, bias, epsilon, running_mean, running_var, out):
     """``out = (x - running_mean) / sqrt(running_var + epsilon) * weight + bias``."""
-    one, small = x.dtype.type(1), x.dtype.type(epsilon)
-    for b in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            factor = weight[c] * (one / np.sqrt(running_var[c] + small))
-            out[b, c] = (x[b, c] - running_mean[c]) * factor + bias[c]
+    one, small, width = x.dtype.type(1), x.dtype.type(epsilon), x.shape[1]
+    source, target, factors = pointer(x), pointer(out), room_like(one)
+    for c in range(0, width, ROOM):
+        columns = min(ROOM, width - c)
+        for j in range(columns):
+            factors[j] = weight[c + j] * (one / np.sqrt(running_var[c + j] + small))
+        middle, shift = (
+            vector(pointer(running_mean), c, columns), vector(pointer(bias), c, columns)
+        )  # fmt: skip
+        for b in range(x.shape[0]):
+            row, normal = (
+                vector(source, b * width + c, columns), vector(target, b * width + c, columns)
+            )  # fmt: skip
+            for j in range(columns):
+                normal[j] = (row[j] - middle[j]) * factors[j] + shift[j]
 
 
 def running_norm(op, net, lo, hi):
@@ -238,10 +310,18 @@ def running_norm(op, net, lo, hi):
 )
 def running_norm_backward(grad_out, weight, epsilon, running_var, grad_x):
     """``grad_x = grad_out * weight / sqrt(running_var + epsilon)``."""
-    one, small = grad_out.dtype.type(1), grad_out.dtype.type(epsilon)
-    for b in range(grad_x.shape[0]):
-        for c in range(grad_x.shape[1]):
-            grad_x[b, c] = grad_out[b, c] * (weight[c] * (one / np.sqrt(running_var[c] + small)))
+    one, small, width = grad_out.dtype.type(1), grad_out.dtype.type(epsilon), grad_out.shape[1]
+    above, below, factors = pointer(grad_out), pointer(grad_x), room_like(one)
+    for c in range(0, width, ROOM):
+        columns = min(ROOM, width - c)
+        for j in range(columns):
+            factors[j] = weight[c + j] * (one / np.sqrt(running_var[c + j] + small))
+        for b in range(grad_x.shape[0]):
+            g, result = (
+                vector(above, b * width + c, columns), vector(below, b * width + c, columns)
+            )  # fmt: skip
+            for j in range(columns):
+                result[j] = g[j] * factors[j]
 
 
 def running_norm_back(op, net, lo, hi):
@@ -380,18 +460,28 @@ def layer_norm_gradient(grad_out, kept, first, last, grad_weight, grad_bias):
 
     ``grad_bias = sum of grad_out``, in all columns, with the last of them.
     """
-    zero, batch, n = kept.dtype.type(0), kept.shape[0], kept.shape[1]
-    for c in range(int(first), int(last)):
-        grad_weight[c] = zero
-    for b in range(batch):
-        for c in range(int(first), int(last)):
-            grad_weight[c] += grad_out[b, c] * kept[b, c]
-    if int(last) == n:
-        for c in range(n):
-            grad_bias[c] = zero
-        for b in range(batch):
-            for c in range(n):
-                grad_bias[c] += grad_out[b, c]
+    zero, n = kept.dtype.type(0), kept.shape[1]
+    above, source, totals, alongs = (
+        pointer(grad_out),
+        pointer(kept),
+        room_like(zero),
+        room_like(zero),
+    )
+    whole = int(last) == n
+    for c in range(0 if whole else int(first), int(last), ROOM):
+        columns = min(ROOM, int(last) - c)
+        for j in range(columns):
+            totals[j], alongs[j] = zero, zero
+        for b in range(kept.shape[0]):
+            g, normal = vector(above, b * n + c, columns), vector(source, b * n + c, columns)
+            for j in range(columns):
+                totals[j] += g[j]
+                alongs[j] += g[j] * normal[j]
+        for j in range(columns):
+            if c + j >= int(first):
+                grad_weight[c + j] = alongs[j]
+            if whole:
+                grad_bias[c + j] = totals[j]
 
 
 def layer_norm(op, net, lo, hi):
