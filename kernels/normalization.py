@@ -270,21 +270,11 @@ op(
 )
 def running_norm_forward(x, weight, bias, epsilon, running_mean, running_var, out):
     """``out = (x - running_mean) / sqrt(running_var + epsilon) * weight + bias``."""
-    one, small, width = x.dtype.type(1), x.dtype.type(epsilon), x.shape[1]
-    source, target, factors = pointer(x), pointer(out), room_like(one)
-    for c in range(0, width, ROOM):
-        columns = min(ROOM, width - c)
-        for j in range(columns):
-            factors[j] = weight[c + j] * (one / np.sqrt(running_var[c + j] + small))
-        middle, shift = (
-            vector(pointer(running_mean), c, columns), vector(pointer(bias), c, columns)
-        )  # fmt: skip
-        for b in range(x.shape[0]):
-            row, normal = (
-                vector(source, b * width + c, columns), vector(target, b * width + c, columns)
-            )  # fmt: skip
-            for j in range(columns):
-                normal[j] = (row[j] - middle[j]) * factors[j] + shift[j]
+    one, small = x.dtype.type(1), x.dtype.type(epsilon)
+    for b in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            factor = weight[c] * (one / np.sqrt(running_var[c] + small))
+            out[b, c] = (x[b, c] - running_mean[c]) * factor + bias[c]
 
 
 def running_norm(op, net, lo, hi):
@@ -310,18 +300,10 @@ def running_norm(op, net, lo, hi):
 )
 def running_norm_backward(grad_out, weight, epsilon, running_var, grad_x):
     """``grad_x = grad_out * weight / sqrt(running_var + epsilon)``."""
-    one, small, width = grad_out.dtype.type(1), grad_out.dtype.type(epsilon), grad_out.shape[1]
-    above, below, factors = pointer(grad_out), pointer(grad_x), room_like(one)
-    for c in range(0, width, ROOM):
-        columns = min(ROOM, width - c)
-        for j in range(columns):
-            factors[j] = weight[c + j] * (one / np.sqrt(running_var[c + j] + small))
-        for b in range(grad_x.shape[0]):
-            g, result = (
-                vector(above, b * width + c, columns), vector(below, b * width + c, columns)
-            )  # fmt: skip
-            for j in range(columns):
-                result[j] = g[j] * factors[j]
+    one, small = grad_out.dtype.type(1), grad_out.dtype.type(epsilon)
+    for b in range(grad_x.shape[0]):
+        for c in range(grad_x.shape[1]):
+            grad_x[b, c] = grad_out[b, c] * (weight[c] * (one / np.sqrt(running_var[c] + small)))
 
 
 def running_norm_back(op, net, lo, hi):
