@@ -202,6 +202,7 @@ def figure(results: Results) -> Any:
             text = f" {duration(figures['best'])}{ratio}"
             axes.text(times[place], place, text, va="center", fontsize=8)
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter("")  # names of 2, 3, 4, 6 would lie on each other
         axes.set_xlim(min(times) / 3, max(times) * 6)
         axes.invert_yaxis()
         axes.set_title(f"{name}: {work['what']}", fontsize=9, loc="left")
