@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -73,6 +73,17 @@ def table(rows: list[Row]) -> np.ndarray:
     return np.array(rows, OP).view(RECORDS)
 
 
+def predicting(plan: Plan, dtype: np.dtype) -> np.ndarray:
+    """The ops that a prediction runs: a table of its own."""
+    rows = addressed(plan, "", False, dtype, PREDICT)
+    return rows[rows["when"] & PREDICT != 0]
+
+
+def place(array: np.ndarray) -> int:
+    """Where an array lies in memory."""
+    return array.ctypes.data  # __array_interface__ would spell out every field of a record
+
+
 def records(sources: list[Source], dtype: np.dtype) -> np.ndarray:
     """The sources as the interpreter reads them."""
     # Without the compiler a record must have its own dtype, as no compiled function knows it.
@@ -82,7 +93,7 @@ def records(sources: list[Source], dtype: np.dtype) -> np.ndarray:
         kind = source_dtype(array.dtype)
         record = (
             address(_GATHER[source.kernel], dtype, kind),
-            array.__array_interface__["data"][0],
+            place(array),
             *array.shape,
             *array.strides,
             source.out,
@@ -129,7 +140,7 @@ def equip(rule: np.ndarray, terms: np.ndarray, dtype: np.dtype, *, moves: bool =
     Those are compiled if need be; where nothing moves, only what changes gradients. Whoever calls
     must keep the terms.
     """
-    rule["terms"], rule["terms_count"] = terms.ctypes.data, len(terms)
+    rule["terms"], rule["terms_count"] = place(terms), len(terms)
     uses = dict.fromkeys(BESIDE, False)
     if len(terms):
         uses["weigh"] = uses["penalize"] = some(terms, "l1", "l2")
@@ -252,23 +263,22 @@ class Few:
         fitting = int(HELD / (2 * plan.size + 8 * plan.row_size))  # an activation is some eight
         self.most = max(16, min(FEW, fitting // 16 * 16))
         self.dtype, self.fan_in, self.fan_out = params.dtype, (plan.fan_in,), plan.fan_out
-        rows = addressed(plan, "", False, self.dtype, PREDICT)
-        rows = rows[rows["when"] & PREDICT != 0]
+        rows = predicting(plan, self.dtype)
         work = self.work.get(self.dtype)
         if work is None or work.size < self.most * plan.row_size:
             work = self.work[self.dtype] = np.zeros(self.most * plan.row_size, self.dtype)
         # Two threads may come at once; only one's array is kept, and both must take its address.
         scratch = self.scratch.setdefault(self.dtype, np.zeros(SCRATCH, self.dtype))
         desk = np.zeros(run.DESK, np.int64)
-        for place, array in (
+        for slot, array in (
             (run.OPS_AT, rows),
             (run.PARAMS_AT, params),
             (run.WORK_AT, work),
             (run.SCRATCH_AT, scratch),
         ):
-            desk[place] = array.__array_interface__["data"][0]
+            desk[slot] = place(array)
         desk[run.OPS_COUNT], desk[run.CAPACITY], desk[run.RESULT] = len(rows), self.most, plan.out
-        self.desk = desk.__array_interface__["data"][0]
+        self.desk = place(desk)
         self.alive = (desk, rows, params, work, scratch)
 
     def __call__(self, x: np.ndarray) -> np.ndarray | None:
@@ -277,9 +287,9 @@ class Few:
         if not 0 < rows <= self.most or x.shape[1:] != self.fan_in:
             return None
         if x.dtype is not self.dtype or not x.flags.carray:
-            if x.dtype.char not in "fd":
-                return None
             x = self._rounded(x)
+            if x is None:
+                return None
         out = np.empty((rows, self.fan_out), self.dtype)
         return out if run.predict_few(self.desk, x, out) else None
 
@@ -288,13 +298,13 @@ class Few:
         if x.shape != self.fan_in:
             return None
         if x.dtype is not self.dtype or not x.flags.carray:
-            if x.dtype.char not in "fd":
-                return None
             x = self._rounded(x)
+            if x is None:
+                return None
         out = np.empty(self.fan_out, self.dtype)
         return out if run.predict_few(self.desk, x[None], out[None]) else None
 
     @quiet
-    def _rounded(self, x: np.ndarray) -> np.ndarray:
-        """Numbers of the network's dtype, as the general road reads them."""
-        return np.array(x, self.dtype, order="C")
+    def _rounded(self, x: np.ndarray) -> Any:
+        """Numbers of the network's dtype, as the general road reads them; None of other kinds."""
+        return np.array(x, self.dtype, order="C") if x.dtype.char in "fd" else None

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastnn import compiled, fitting, sources
 from fastnn._check import one_of, whole
+from fastnn.compiled import place
 from fastnn.kernels import desk as kernels
 from fastnn.kernels import in_c, in_njit
 from fastnn.kernels._kernel import JIT
@@ -43,7 +44,7 @@ class Desk:
 
     def __init__(self, net: Any) -> None:
         plan, self.params = net.plan, net.params
-        self.ops = predicting(plan, net.dtype, backward=False)
+        self.ops = compiled.predicting(plan, net.dtype)
         self.record: Any = np.zeros(1, kernels.DESK).view(np.recarray)
         desk: Any = self.record
         desk.look = address(kernels.look, net.dtype, kernels.DESK)
@@ -62,7 +63,10 @@ class Desk:
     def prepare(self, net: Any) -> None:
         """Bring what has been wanted since, and what has been changed."""
         if "gradients" in in_njit.WANTED and not self.record.back[0]:
-            self.ops["backward"] = predicting(net.plan, net.dtype, backward=True)["backward"]
+            ops = [op_of(row) for row in net.plan.rows if row.when & PREDICT]
+            self.ops["backward"] = [
+                address(op.backward, net.dtype) if op.backward else 0 for op in ops
+            ]
             self.record.back = address(kernels.back, net.dtype, kernels.DESK)
         if "learning" in in_njit.WANTED and not net._turns.busy[0]:
             if self.seen is None:
@@ -251,24 +255,6 @@ def type_of(dtype: np.dtype) -> Any:
     return in_njit.TYPES[dtype]
 
 
-def predicting(plan: Plan, dtype: np.dtype, backward: bool) -> np.ndarray:
-    """The ops that a prediction runs, with the addresses of their functions for one way."""
-    rows = []
-    for row in plan.rows:
-        op = op_of(row)
-        if row.when & PREDICT and not backward:
-            rows.append(row._replace(forward=address(op.forward, dtype)))
-        elif row.when & PREDICT:
-            there = address(op.backward, dtype) if op.backward else 0
-            rows.append(row._replace(backward=there))
-    return compiled.table(rows)
-
-
 def differentiable(plan: Plan) -> bool:
     """Whether the output has a gradient with respect to the input."""
     return all(op_of(row).backward for row in plan.rows if row.when & PREDICT)
-
-
-def place(array: np.ndarray) -> int:
-    """Where an array lies in memory."""
-    return array.ctypes.data  # __array_interface__ would spell out every field of a record

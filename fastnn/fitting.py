@@ -119,10 +119,10 @@ class Steps:
         """Where the first number lies that is not finite, in the order of the computation."""
         network, plan = self.network, self.network.plan
         if not finite_loss:
-            for row in [row for row in plan.rows if row.layer >= 0]:  # else it is the loss itself
+            for row in plan.rows:
                 start = row.out * self.capacity
                 values = self.buffers.work[start : start + row.fan_out * self.capacity]
-                if not np.isfinite(values).all():
+                if row.layer >= 0 and not np.isfinite(values).all():  # else it is the loss itself
                     name, layer = op_of(row).name, network.layers[row.layer]
                     return f"the output of {name} in layer {row.layer}, {layer!r}, is not finite"
             return "the loss is not finite"

@@ -24,13 +24,13 @@ def all_columns(arguments, rng):
 
 
 @part
-def column_moments(x, first, mean, var):
-    """Mean and variance in float64 of columns side by side, as many as ``mean`` has.
+def column_moments(x, first, columns, mean, var):
+    """Mean and variance in float64 of so many columns side by side.
 
     Rows are read in pieces of so many numbers: a column for itself would be read from as many
     places in memory as there are rows.
     """
-    place, n, width, columns = pointer(x), x.shape[0], x.shape[1], mean.size
+    place, n, width = pointer(x), x.shape[0], x.shape[1]
     for j in range(columns):
         mean[j], var[j] = 0.0, 0.0
     for b in range(n):
@@ -77,15 +77,10 @@ def batch_norm_forward(
     kind, n, width = x.dtype.type, x.shape[0], x.shape[1]
     keep, new, zero = kind(momentum), kind(1 - momentum), kind(0)
     source, target = pointer(x), pointer(out)
-    means, vars, middles, factors = (
-        room_like(0.0), room_like(0.0), room_like(zero), room_like(zero)
-    )  # fmt: skip
+    mean, var, middle, factor = room_like(0.0), room_like(0.0), room_like(zero), room_like(zero)
     for c in range(int(first), int(last), ROOM):
         columns = min(ROOM, int(last) - c)
-        mean, var, middle, factor = (
-            means[:columns], vars[:columns], middles[:columns], factors[:columns]
-        )  # fmt: skip
-        column_moments(x, c, mean, var)
+        column_moments(x, c, columns, mean, var)
         for j in range(columns):
             middle[j] = kind(mean[j])
             factor[j] = kind(1 / np.sqrt(var[j] + epsilon)) * weight[c + j]
@@ -125,18 +120,12 @@ def batch_norm_backward(grad_out, x, weight, epsilon, first, last, grad_x):
     """
     kind, n, width = x.dtype.type, x.shape[0], x.shape[1]
     zero, source, above, below = kind(0), pointer(x), pointer(grad_out), pointer(grad_x)
-    means, inverses, totals, alongs = (
-        room_like(0.0), room_like(0.0), room_like(0.0), room_like(0.0)
-    )  # fmt: skip
-    middles, scales, factors, levels, slopes = (
-        room_like(zero), room_like(zero), room_like(zero), room_like(zero), room_like(zero)
-    )  # fmt: skip
+    mean, inverse, total, along = room_like(0.0), room_like(0.0), room_like(0.0), room_like(0.0)
+    middles, scales, factors = room_like(zero), room_like(zero), room_like(zero)
+    levels, slopes = room_like(zero), room_like(zero)
     for c in range(int(first), int(last), ROOM):
         columns = min(ROOM, int(last) - c)
-        mean, inverse, total, along = (
-            means[:columns], inverses[:columns], totals[:columns], alongs[:columns]
-        )  # fmt: skip
-        column_sums(grad_out, x, epsilon, c, mean, inverse, total, along)
+        column_sums(grad_out, x, epsilon, c, columns, mean, inverse, total, along)
         for j in range(columns):
             middles[j], scales[j] = kind(mean[j]), kind(inverse[j])
             factors[j] = scales[j] * weight[c + j]
@@ -153,13 +142,13 @@ def batch_norm_backward(grad_out, x, weight, epsilon, first, last, grad_x):
 
 
 @part
-def column_sums(grad_out, x, epsilon, first, mean, inverse, total, along):
+def column_sums(grad_out, x, epsilon, first, columns, mean, inverse, total, along):
     """Sums of the gradient in columns side by side, and of that times the normal input.
 
     All in float64, with the columns' means and 1 over the roots of their variances.
     """
-    source, above, width, columns = pointer(x), pointer(grad_out), x.shape[1], mean.size
-    column_moments(x, first, mean, inverse)
+    source, above, width = pointer(x), pointer(grad_out), x.shape[1]
+    column_moments(x, first, columns, mean, inverse)
     for j in range(columns):
         inverse[j] = 1 / np.sqrt(inverse[j] + epsilon)
         total[j], along[j] = 0.0, 0.0
@@ -189,16 +178,11 @@ def batch_norm_gradient(grad_out, x, epsilon, first, last, grad_weight, grad_bia
     ``grad_bias = sum of grad_out``, in all columns, with the last of them.
     """
     kind, n = x.dtype.type, x.shape[1]
-    means, inverses, totals, alongs = (
-        room_like(0.0), room_like(0.0), room_like(0.0), room_like(0.0)
-    )  # fmt: skip
+    mean, inverse, total, along = room_like(0.0), room_like(0.0), room_like(0.0), room_like(0.0)
     whole = int(last) == n
     for c in range(0 if whole else int(first), int(last), ROOM):
         columns = min(ROOM, int(last) - c)
-        mean, inverse, total, along = (
-            means[:columns], inverses[:columns], totals[:columns], alongs[:columns]
-        )  # fmt: skip
-        column_sums(grad_out, x, epsilon, c, mean, inverse, total, along)
+        column_sums(grad_out, x, epsilon, c, columns, mean, inverse, total, along)
         for j in range(columns):
             if c + j >= int(first):
                 grad_weight[c + j] = kind(along[j])
