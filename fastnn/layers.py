@@ -7,6 +7,7 @@ network lays out the memory and hands the layer its views.
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,15 +99,15 @@ class Layer:
             raise ValueError(f"{self!r} needs flat samples, got {shape}; put Flatten() before it")
         return (self.fan_out(shape[0]),)
 
-    def steps(self, fan_in: int) -> list[Step]:
-        """Ops that the layer becomes."""
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
+        """Ops that the layer becomes, for samples of a shape."""
         return []
 
-    def shapes(self, fan_in: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of its parameters, by name."""
+    def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Shapes of its parameters, by name, for samples of a shape."""
         return {}
 
-    def initial(self, name: str, rng: np.random.Generator, fan_in: int) -> np.ndarray:
+    def initial(self, name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Values that a parameter begins with."""
         raise NotImplementedError(f"{type(self).__name__} has no parameter {name}")
 
@@ -203,9 +204,10 @@ class Activation(Elementwise):
             raise ValueError(f"alpha belongs to {' and '.join(ALPHAS)}; {name} has none")
         self.alpha = ALPHAS.get(name) if alpha is None else number("alpha", alpha)
 
-    def steps(self, fan_in: int) -> list[Step]:
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
         """One elementwise op."""
-        return [Step(self.name, fan_in, fan_in, alpha=self.alpha or 0.0)]  # relu's slope is 0
+        width = math.prod(shape)
+        return [Step(self.name, width, width, alpha=self.alpha or 0.0)]  # relu's slope is 0
 
     def __repr__(self) -> str:
         alpha = "" if self.alpha is None else f", alpha={self.alpha:g}"
@@ -312,16 +314,16 @@ class Dense(Layer):
         """One value for each neuron."""
         return self.units
 
-    def steps(self, fan_in: int) -> list[Step]:
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
         """The sum, then the activation."""
-        dense = Step("dense", fan_in, self.units, tuple(self.shapes(fan_in)))
-        activation = self.activation.steps(self.units)
+        dense = Step("dense", shape[0], self.units, tuple(self.shapes(shape)))
+        activation = self.activation.steps((self.units,))
         return [dense, *(step for step in activation if step.op != "linear")]
 
-    def shapes(self, fan_in: int) -> dict[str, tuple[int, ...]]:
+    def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """A weight for each pair of input and neuron, a bias for each neuron."""
         bias = {"bias": (self.units,)} if self.use_bias else {}
-        return {"weight": (fan_in, self.units), **bias}
+        return {"weight": (shape[0], self.units), **bias}
 
     def term(self, name: str) -> Term:
         """As given for weight and bias; constraints are the weight's."""
@@ -329,13 +331,13 @@ class Dense(Layer):
             return Term(self.bias_l1, self.bias_l2)
         return Term(self.weight_l1, self.weight_l2, self.max_norm or 0.0, self.non_negative)
 
-    def initial(self, name: str, rng: np.random.Generator, fan_in: int) -> np.ndarray:
+    def initial(self, name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """What the initializers draw."""
-        shape = self.shapes(fan_in)[name]
-        values = np.asarray(self._initializers[name](rng, shape, fan_in, self.units))
-        if values.shape != shape:
+        wanted = self.shapes(shape)[name]
+        values = np.asarray(self._initializers[name](rng, wanted, shape[0], self.units))
+        if values.shape != wanted:
             raise ValueError(
-                f"{name}_initializer must give an array of shape {shape}, got {values.shape}"
+                f"{name}_initializer must give an array of shape {wanted}, got {values.shape}"
             )
         return values
 

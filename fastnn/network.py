@@ -188,8 +188,8 @@ class Network(InFiles, InCompiledCode):
         """Take a plan and draw the initial parameters."""
         self._lay_out(plan)
         for place in self.plan.parameters:
-            layer, width = self.layers[place.layer], self.plan.widths[place.layer]
-            initial = layer.initial(place.name, self._weights_rng, width)
+            layer, shape = self.layers[place.layer], self.plan.shapes[place.layer]
+            initial = layer.initial(place.name, self._weights_rng, shape)
             place.of(self._params)[...] = parameter(place.title, initial, place.shape, self.dtype)
 
     def _lay_out(self, plan: Plan) -> None:
@@ -364,12 +364,13 @@ class Network(InFiles, InCompiledCode):
             lines[1] = (repr(self._input), plan.fan_in, 0)
         for place, layer in enumerate(self.layers):
             size = sum(p.size for p in plan.parameters if p.layer == place)
-            width = [*plan.widths, plan.fan_out][place + 1]
-            lines.append((f"{place} {layer!r}", width, size))
+            shape = [*plan.shapes, plan.out_shape][place + 1]
+            lines.append((f"{place} {layer!r}", shape[0] if len(shape) == 1 else str(shape), size))
         lines.append(("total", "", plan.size))
         wide = max(len(line[0]) for line in lines)
+        broad = max(6, *(len(str(line[1])) for line in lines))
         texts = [
-            f"{name:<{wide}}  {out if isinstance(out, str) else format(out, ','):>6}"
+            f"{name:<{wide}}  {out if isinstance(out, str) else format(out, ','):>{broad}}"
             f"  {size if isinstance(size, str) else format(size, ','):>10}"
             for name, out, size in lines
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fastnn._check import number
 from fastnn.kernels._op import EVALUATE, PREDICT, TRAIN
 from fastnn.layers import Elementwise, Step
@@ -38,9 +40,9 @@ class Dropout(Elementwise):
         super().__init__()
         self.rate = number("rate", rate, least=0, below=1)
 
-    def steps(self, fan_in: int) -> list[Step]:
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
         """Dropout in training, nothing elsewhere."""
-        return random_steps("dropout", fan_in, rate=self.rate)
+        return random_steps("dropout", math.prod(shape), rate=self.rate)
 
     def __repr__(self) -> str:
         return f"Dropout({self.rate:g})"
@@ -69,15 +71,15 @@ class GaussianNoise(Elementwise):
         super().__init__()
         self.stddev = number("stddev", stddev, least=0)
 
-    def steps(self, fan_in: int) -> list[Step]:
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
         """Noise in training, nothing elsewhere."""
-        return random_steps("gaussian_noise", fan_in, stddev=self.stddev)
+        return random_steps("gaussian_noise", math.prod(shape), stddev=self.stddev)
 
     def __repr__(self) -> str:
         return f"GaussianNoise({self.stddev:g})"
 
 
-def random_steps(op: str, fan_in: int, **options: float) -> list[Step]:
+def random_steps(op: str, width: int, **options: float) -> list[Step]:
     """An op in training; what it takes is passed on elsewhere."""
-    training = Step(op, fan_in, fan_in, options=tuple(options.items()), when=TRAIN)
-    return [training, Step("linear", fan_in, fan_in, when=PREDICT | EVALUATE, twin=True)]
+    training = Step(op, width, width, options=tuple(options.items()), when=TRAIN)
+    return [training, Step("linear", width, width, when=PREDICT | EVALUATE, twin=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,13 @@ __all__ = ["BatchNorm", "LayerNorm", "Normalization", "Rescaling"]
 class Scaled(Layer):
     """Layers with a weight and a bias for each column, 1 and 0 at first."""
 
-    def shapes(self, fan_in: int) -> dict[str, tuple[int, ...]]:
+    def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """A weight and a bias for each column."""
-        return {"weight": (fan_in,), "bias": (fan_in,)}
+        return {"weight": shape, "bias": shape}
 
-    def initial(self, name: str, rng: np.random.Generator, fan_in: int) -> np.ndarray:
+    def initial(self, name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Ones for what multiplies, zeros for what is added."""
-        return np.full(fan_in, 1.0 if name in ("weight", "running_var") else 0.0)
+        return np.full(shape, 1.0 if name in ("weight", "running_var") else 0.0)
 
     @property
     def weight(self) -> np.ndarray:
@@ -90,20 +91,20 @@ class BatchNorm(Scaled):
         """Running mean of the batches' variances, (fan_in,)."""
         return self._get("running_var")
 
-    def shapes(self, fan_in: int) -> dict[str, tuple[int, ...]]:
+    def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Weight and bias, and what runs along."""
-        running = {name: (fan_in,) for name in self.fixed}
-        return super().shapes(fan_in) | running
+        running = dict.fromkeys(self.fixed, shape)
+        return super().shapes(shape) | running
 
-    def steps(self, fan_in: int) -> list[Step]:
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
         """By the batch in training, by the running means elsewhere."""
-        arrays = tuple(self.shapes(fan_in))
+        arrays = tuple(self.shapes(shape))
         options = (("epsilon", self.epsilon), ("momentum", self.momentum))
         whole = (*options, ("columns", 1))
         return [
-            Step("batch_norm", fan_in, fan_in, arrays, options=whole, when=TRAIN),
+            Step("batch_norm", shape[0], shape[0], arrays, options=whole, when=TRAIN),
             Step(
-                "running_norm", fan_in, fan_in, arrays,
+                "running_norm", shape[0], shape[0], arrays,
                 options=options, when=PREDICT | EVALUATE, twin=True,
             ),
         ]  # fmt: skip
@@ -143,10 +144,10 @@ class LayerNorm(Scaled):
         super().__init__(trainable)
         self.epsilon = number("epsilon", epsilon, least=0)
 
-    def steps(self, fan_in: int) -> list[Step]:
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
         """One op."""
         options = (("epsilon", self.epsilon),)
-        return [Step("layer_norm", fan_in, fan_in, ("weight", "bias"), options=options)]
+        return [Step("layer_norm", shape[0], shape[0], ("weight", "bias"), options=options)]
 
     def __repr__(self) -> str:
         return f"LayerNorm({self.epsilon:g})"
@@ -210,19 +211,19 @@ class Normalization(Scaled):
             self._views[name][...] = self._adapted[name]
         return self
 
-    def initial(self, name: str, rng: np.random.Generator, fan_in: int) -> np.ndarray:
+    def initial(self, name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """What `adapt` has found."""
         if not self._adapted:
             raise ValueError("Normalization knows no data yet: call adapt(x) on it first")
-        if self._adapted[name].shape != (fan_in,):
+        if self._adapted[name].shape != shape:
             raise ValueError(
-                f"Normalization was adapted to {self._adapted[name].size} columns, got {fan_in}"
+                f"Normalization was adapted to {self._adapted[name].size} columns, got {shape[0]}"
             )
         return self._adapted[name]
 
-    def steps(self, fan_in: int) -> list[Step]:
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
         """One op."""
-        return [Step("standardize", fan_in, fan_in, ("weight", "bias"))]
+        return [Step("standardize", shape[0], shape[0], ("weight", "bias"))]
 
     def __repr__(self) -> str:
         return "Normalization()"
@@ -247,10 +248,11 @@ class Rescaling(Elementwise):
         self.scale = number("scale", scale)
         self.offset = number("offset", offset)
 
-    def steps(self, fan_in: int) -> list[Step]:
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
         """One op."""
         options = (("scale", self.scale), ("offset", self.offset))
-        return [Step("rescaling", fan_in, fan_in, options=options)]
+        width = math.prod(shape)
+        return [Step("rescaling", width, width, options=options)]
 
     def __repr__(self) -> str:
         return f"Rescaling({self.scale:g}, {self.offset:g})"

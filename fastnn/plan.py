@@ -103,8 +103,8 @@ class Plan:
         Where each weight and bias lies in ``params``.
     size : int
         Numbers in ``params``.
-    widths : list of int
-        Values per sample that each layer takes.
+    shapes : list of tuple of int
+        Shapes of the samples that each layer takes.
     row_size : int
         Numbers in ``work`` for each row of a batch.
     fan_in, fan_out : int
@@ -141,18 +141,18 @@ class Plan:
         self.size = 0
         self.row_size = self.fan_in
         records: list[dict[str, Any]] = []
-        self.widths: list[int] = []
-        width, at = self.fan_in, 0  # of the values that the next op takes
+        self.shapes: list[tuple[int, ...]] = []
+        at = 0  # of the values that the next op takes
         steps: list[tuple[int, Step]] = []
         for number, layer in enumerate(layers):
-            self.widths.append(width)
-            for name, sizes in layer.shapes(width).items():
+            self.shapes.append(shape)
+            out = layer.out_shape(shape)
+            for name, sizes in layer.shapes(shape).items():
                 moves = layer.trainable and name not in layer.fixed
                 self.parameters.append(Parameter(number, name, self.size, sizes, moves))
                 self.size += self.parameters[-1].size
-            steps += [(number, step) for step in layer.steps(width)]
-            shape = layer.out_shape(shape)
-            width = math.prod(shape)
+            steps += [(number, step) for step in layer.steps(shape)]
+            shape = out
         self.out_shape = shape
         owned: dict[int, list[Parameter]] = {}
         for parameter in self.parameters:
@@ -181,7 +181,7 @@ class Plan:
                 record["trainable"] = layers[number].trainable
             records.append(record)
             at = record["out"]
-        self.fan_out, self.out = width, at
+        self.fan_out, self.out = math.prod(shape), at
         records += self._ending(records, losses.get(loss), metrics.get(metric))
         self.sample_weight, self.weighted_loss = self._region(1), self._region(1)
         self.rows = [Row(**record) for record in records]

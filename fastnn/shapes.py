@@ -108,17 +108,17 @@ class Embedding(Layer):
         """A row of the table for each column."""
         return fan_in * self.dim
 
-    def shapes(self, fan_in: int) -> dict[str, tuple[int, ...]]:
+    def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """The table."""
         return {"weight": (self.vocabulary, self.dim)}
 
-    def initial(self, name: str, rng: np.random.Generator, fan_in: int) -> np.ndarray:
+    def initial(self, name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Small numbers around 0."""
         return rng.uniform(-0.05, 0.05, (self.vocabulary, self.dim))
 
-    def steps(self, fan_in: int) -> list[Step]:
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
         """One op."""
-        return [Step("embedding", fan_in, self.fan_out(fan_in), ("weight",))]
+        return [Step("embedding", shape[0], self.fan_out(shape[0]), ("weight",))]
 
     def check(self, x: np.ndarray) -> None:
         """Every value of the input names a row of the table."""
