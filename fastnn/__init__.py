@@ -15,6 +15,9 @@ from fastnn.checking import Report as Report
 from fastnn.checking import check as check
 from fastnn.explain import explain as explain
 from fastnn.files import FormatError as FormatError
+from fastnn.images import AveragePool2D as AveragePool2D
+from fastnn.images import Conv2D as Conv2D
+from fastnn.images import MaxPool2D as MaxPool2D
 from fastnn.importing import from_sklearn as from_sklearn
 from fastnn.importing import from_torch as from_torch
 from fastnn.keras_file import from_keras as from_keras
@@ -53,7 +56,9 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "AveragePool2D",
     "BatchNorm",
+    "Conv2D",
     "Dense",
     "DivergenceError",
     "Dropout",
@@ -65,6 +70,7 @@ __all__ = [
     "Input",
     "LayerNorm",
     "Lion",
+    "MaxPool2D",
     "Nadam",
     "Network",
     "Normalization",

@@ -129,14 +129,14 @@ def training(threads: int | None, plan: Plan, batch: int) -> Crew:
     threads = _wanted(threads)
     if threads is not None:
         return Crew(threads, threads, tries=False)
-    work = 6 * plan.size * batch
+    work = 6 * plan.products * batch
     most = _useful(work / STEP)
     return Crew(_useful(work / BEGIN), most)
 
 
 def looking(threads: int | None, plan: Plan, rows: int) -> int:
     """Threads for one look at so many rows: one product."""
-    return _wanted(threads) or _useful(2 * plan.size * rows / CALL)
+    return _wanted(threads) or _useful(2 * plan.products * rows / CALL)
 
 
 def everyone(threads: int | None) -> int:

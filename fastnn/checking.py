@@ -162,7 +162,8 @@ def check(net: Network, x: Any, y: Any, *, probes: int = 50) -> Report:
     seen = _seen(net, x)
     plain = _twin(net, x, "float64", "numpy", scaled=False)
     at = np.sort(rng.permutation(seen.size)[:probes])
-    slopes = _slopes(seen.reshape(-1), at, lambda: plain._differentiate(seen, y)[0])
+    samples = seen.reshape(-1, *plain.plan.in_shape)  # a view: what changes in seen changes here
+    slopes = _slopes(seen.reshape(-1), at, lambda: plain._differentiate(samples, y)[0])
     line("x", got["x"], want["x"], slopes, at)
     return Report(lines, str(net.dtype), probed, kinks)
 

@@ -130,8 +130,12 @@ def prepared(
 
 
 def parts_of(plan: Plan) -> int:
-    """Parts that a batch may be cut into: few weights are cheaper to add up than to share."""
-    return PARTS if PARTS * plan.size <= SMALL and plan.divisible else 1
+    """Parts that a batch may be cut into: few weights are cheaper to add up than to share.
+
+    So are those of windows, which meet many values for each of them.
+    """
+    few = PARTS * plan.size <= max(SMALL, plan.products if plan.packs else 0)
+    return PARTS if few and plan.divisible else 1
 
 
 def equip(rule: np.ndarray, terms: np.ndarray, dtype: np.dtype, *, moves: bool = True) -> None:
@@ -260,7 +264,7 @@ class Few:
     scratch: ClassVar[dict[np.dtype, np.ndarray]] = {}
 
     def __init__(self, plan: Plan, params: np.ndarray) -> None:
-        fitting = int(HELD / (2 * plan.size + 8 * plan.row_size))  # an activation is some eight
+        fitting = int(HELD / (2 * plan.products + 8 * plan.row_size))  # an activation is some eight
         self.most = max(16, min(FEW, fitting // 16 * 16))
         self.dtype, self.fan_in, self.fan_out = params.dtype, (plan.fan_in,), plan.fan_out
         rows = predicting(plan, self.dtype)

@@ -51,7 +51,7 @@ class Desk:
         desk.differentiable = differentiable(plan)
         desk.ops, desk.ops_count = place(self.ops), len(self.ops)
         desk.params, desk.size = place(self.params), self.params.size
-        for name in ("fan_in", "fan_out", "row_size", "out"):
+        for name in ("fan_in", "fan_out", "row_size", "out", "packs"):
             desk[name] = getattr(plan, name)
         desk.scale, desk.offset = scaling(net)
         self.taken = net._turns.taken
@@ -157,7 +157,7 @@ def call(net: Any, x: Any) -> np.ndarray:
 
 def scratch_size(net: Any, rows: Any) -> int:
     """As `Network.scratch_size`."""
-    return int(kernels.room_for(net.plan.row_size, whole("rows", rows)))
+    return int(kernels.room_for(net.plan.row_size, net.plan.packs, whole("rows", rows)))
 
 
 def predict_into(net: Any, x: Any, out: np.ndarray, scratch: np.ndarray) -> None:

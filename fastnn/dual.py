@@ -143,6 +143,10 @@ class Dual(np.lib.mixins.NDArrayOperatorsMixin):
         """Whole numbers have no tangent; of floats nothing is rounded."""
         return self.value.astype(dtype) if np.dtype(dtype).kind != "f" else self
 
+    def swapaxes(self, first: int, second: int) -> Dual:
+        """Both with two axes that have changed places."""
+        return Dual(*(part.swapaxes(first, second) for part in (self.value, self.tangent)))
+
     @property
     def T(self) -> Dual:
         """Both transposed."""

@@ -18,8 +18,11 @@ from fastnn.kernels._op import ALWAYS, OPS
 
 __all__ = ["Activation", "Dense", "Input", "Layer"]
 
-# Two straight lines that meet at 0: dense layers on either side apply these themselves.
+# Two straight lines that meet at 0: the layers on either side of one apply it themselves, where
+# the one before can bend its sums and the one behind leads its gradient back through it.
 RECTIFIERS = ("relu", "leaky_relu")
+BENDING = ("dense", "conv2d")
+LEADING_BACK = ("dense", "conv2d", "max_pool2d")
 ALPHAS = {"leaky_relu": 0.01, "elu": 1.0}  # activations that have one, and what it is by default
 
 
@@ -214,7 +217,107 @@ class Activation(Elementwise):
         return f"Activation({self.name!r}{alpha})"
 
 
-class Dense(Layer):
+class Neurons(Layer):
+    """What layers share whose neurons have a sum of weights, a bias and an activation."""
+
+    def __init__(
+        self,
+        activation: str | Activation,
+        weight_initializer: str | initializers.Initializer | None,
+        bias_initializer: str | initializers.Initializer,
+        use_bias: bool,
+        weight_l1: float,
+        weight_l2: float,
+        bias_l1: float,
+        bias_l2: float,
+        max_norm: float | None,
+        non_negative: bool,
+        trainable: bool,
+    ) -> None:
+        super().__init__(trainable)
+        self.use_bias = flag("use_bias", use_bias)
+        self.weight_l1 = number("weight_l1", weight_l1, least=0)
+        self.weight_l2 = number("weight_l2", weight_l2, least=0)
+        self.bias_l1 = number("bias_l1", bias_l1, least=0)
+        self.bias_l2 = number("bias_l2", bias_l2, least=0)
+        self.max_norm = None if max_norm is None else number("max_norm", max_norm, above=0)
+        self.non_negative = flag("non_negative", non_negative)
+        self.activation = (
+            activation if isinstance(activation, Activation) else Activation(activation)
+        )
+        if weight_initializer is None:
+            weight_initializer = initializers.default_for(self.activation.name)
+        self._initializers = {
+            "weight": initializers.get("weight_initializer", weight_initializer),
+            "bias": initializers.get("bias_initializer", bias_initializer),
+        }
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Weights, the last axis for the neurons."""
+        return self._get("weight")
+
+    @weight.setter
+    def weight(self, value: Any) -> None:
+        self._set("weight", value)
+
+    @property
+    def bias(self) -> np.ndarray:
+        """Biases, one for each neuron."""
+        return self._get("bias")
+
+    @bias.setter
+    def bias(self, value: Any) -> None:
+        self._set("bias", value)
+
+    def term(self, name: str) -> Term:
+        """As given for weight and bias; constraints are the weight's."""
+        if name == "bias":
+            return Term(self.bias_l1, self.bias_l2)
+        return Term(self.weight_l1, self.weight_l2, self.max_norm or 0.0, self.non_negative)
+
+    def fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Values that a neuron takes, and neurons that take a value."""
+        raise NotImplementedError
+
+    def initial(self, name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """What the initializers draw."""
+        wanted = self.shapes(shape)[name]
+        values = np.asarray(self._initializers[name](rng, wanted, *self.fans(shape)))
+        if values.shape != wanted:
+            raise ValueError(
+                f"{name}_initializer must give an array of shape {wanted}, got {values.shape}"
+            )
+        return values
+
+    @property
+    def _activated(self) -> str:
+        """The activation, as ``repr`` has it."""
+        return f", {self.activation.name!r}" if self.activation.name != "linear" else ""
+
+    @property
+    def _changed(self) -> str:
+        """The options that are not as they are by default, likewise."""
+        return "".join(
+            f", {name}={getattr(self, name)!r}"
+            for name, usual in _USUAL.items()
+            if getattr(self, name) != usual
+        )
+
+
+_USUAL: dict[str, Any] = {
+    "use_bias": True,
+    "weight_l1": 0.0,
+    "weight_l2": 0.0,
+    "bias_l1": 0.0,
+    "bias_l2": 0.0,
+    "max_norm": None,
+    "non_negative": False,
+    "trainable": True,
+}
+
+
+class Dense(Neurons):
     """Fully connected layer: ``activation(x @ weight + bias)``.
 
     Parameters
@@ -273,42 +376,11 @@ class Dense(Layer):
         non_negative: bool = False,
         trainable: bool = True,
     ) -> None:
-        super().__init__(trainable)
-        self.use_bias = flag("use_bias", use_bias)
-        self.weight_l1 = number("weight_l1", weight_l1, least=0)
-        self.weight_l2 = number("weight_l2", weight_l2, least=0)
-        self.bias_l1 = number("bias_l1", bias_l1, least=0)
-        self.bias_l2 = number("bias_l2", bias_l2, least=0)
-        self.max_norm = None if max_norm is None else number("max_norm", max_norm, above=0)
-        self.non_negative = flag("non_negative", non_negative)
+        super().__init__(
+            activation, weight_initializer, bias_initializer, use_bias, weight_l1, weight_l2,
+            bias_l1, bias_l2, max_norm, non_negative, trainable,
+        )  # fmt: skip
         self.units = whole("units", units)
-        self.activation = (
-            activation if isinstance(activation, Activation) else Activation(activation)
-        )
-        if weight_initializer is None:
-            weight_initializer = initializers.default_for(self.activation.name)
-        self._initializers = {
-            "weight": initializers.get("weight_initializer", weight_initializer),
-            "bias": initializers.get("bias_initializer", bias_initializer),
-        }
-
-    @property
-    def weight(self) -> np.ndarray:
-        """Weights, (fan_in, units): ``weight[i, o]`` joins input ``i`` to neuron ``o``."""
-        return self._get("weight")
-
-    @weight.setter
-    def weight(self, value: Any) -> None:
-        self._set("weight", value)
-
-    @property
-    def bias(self) -> np.ndarray:
-        """Biases, (units,)."""
-        return self._get("bias")
-
-    @bias.setter
-    def bias(self, value: Any) -> None:
-        self._set("bias", value)
 
     def fan_out(self, fan_in: int) -> int:
         """One value for each neuron."""
@@ -325,39 +397,12 @@ class Dense(Layer):
         bias = {"bias": (self.units,)} if self.use_bias else {}
         return {"weight": (shape[0], self.units), **bias}
 
-    def term(self, name: str) -> Term:
-        """As given for weight and bias; constraints are the weight's."""
-        if name == "bias":
-            return Term(self.bias_l1, self.bias_l2)
-        return Term(self.weight_l1, self.weight_l2, self.max_norm or 0.0, self.non_negative)
-
-    def initial(self, name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """What the initializers draw."""
-        wanted = self.shapes(shape)[name]
-        values = np.asarray(self._initializers[name](rng, wanted, shape[0], self.units))
-        if values.shape != wanted:
-            raise ValueError(
-                f"{name}_initializer must give an array of shape {wanted}, got {values.shape}"
-            )
-        return values
+    def fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """All values, all neurons."""
+        return shape[0], self.units
 
     def __repr__(self) -> str:
-        name = self.activation.name
-        options = {k: getattr(self, k) for k in _DENSE_OPTIONS}
-        changed = "".join(f", {k}={v!r}" for k, v in options.items() if v != _DENSE_OPTIONS[k])
-        return f"Dense({self.units}{f', {name!r}' if name != 'linear' else ''}{changed})"
-
-
-_DENSE_OPTIONS: dict[str, Any] = {
-    "use_bias": True,
-    "weight_l1": 0.0,
-    "weight_l2": 0.0,
-    "bias_l1": 0.0,
-    "bias_l2": 0.0,
-    "max_norm": None,
-    "non_negative": False,
-    "trainable": True,
-}
+        return f"Dense({self.units}{self._activated}{self._changed})"
 
 
 def input_shape(argument: str, shape: Any) -> tuple[int, ...]:

@@ -977,7 +977,7 @@ def _aligned(size: int, dtype: np.dtype, made: Callable = np.zeros) -> np.ndarra
 
 def _row_slices(samples: int, plan: Plan, threads: int) -> Any:
     """Row numbers in pieces of some tens of milliseconds, so that Ctrl-C is heard."""
-    blocks = _PIECE // ((plan.size + plan.row_size) * _BLOCK)  # that one thread does in a piece
+    blocks = _PIECE // ((plan.products + plan.row_size) * _BLOCK)  # that one thread does in a piece
     step = max(1, blocks) * threads * _BLOCK
     for start in range(0, samples, step):
         yield np.arange(start, min(start + step, samples))

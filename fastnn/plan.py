@@ -52,7 +52,7 @@ from fastnn.kernels._op import (
     Row,
     op_of,
 )
-from fastnn.layers import RECTIFIERS, Layer, Step
+from fastnn.layers import BENDING, LEADING_BACK, RECTIFIERS, Layer, Step
 
 __all__ = ["Parameter", "Plan"]
 
@@ -103,6 +103,11 @@ class Plan:
         Where each weight and bias lies in ``params``.
     size : int
         Numbers in ``params``.
+    products : int
+        Multiplications that a sample takes: as many as parameters, more where windows move over
+        images.
+    packs : bool
+        Whether a few rows need as much scratch as many.
     shapes : list of tuple of int
         Shapes of the samples that each layer takes.
     row_size : int
@@ -174,8 +179,9 @@ class Plan:
                     record[parameter.name] = parameter.offset
                     arrays[parameter.name] = parameter.shape
             if arrays:
-                rows, *columns = arrays["weight"]
-                record.update(weight_rows=rows, row_size=math.prod(columns))
+                size = math.prod(arrays["weight"])
+                *rows, columns = arrays["weight"] if len(arrays["weight"]) > 1 else (size, 1)
+                record.update(weight_rows=math.prod(rows), row_size=columns)
                 record["tail"] = math.prod(arrays.get("bias", (0,)))
             if OPS[step.op].gradient:
                 record["trainable"] = layers[number].trainable
@@ -185,6 +191,11 @@ class Plan:
         records += self._ending(records, losses.get(loss), metrics.get(metric))
         self.sample_weight, self.weighted_loss = self._region(1), self._region(1)
         self.rows = [Row(**record) for record in records]
+        places = [(row, row.out_height * row.out_width) for row in self.rows if row.filters]
+        self.products = self.size + sum(
+            row.weight_rows * row.row_size * (number - 1) for row, number in places
+        )
+        self.packs = bool(places)
         self._look_for_first()
 
     def _look_for_first(self) -> None:
@@ -258,7 +269,7 @@ class Plan:
     def terms(self, layers: Sequence[Layer]) -> np.ndarray:
         """Penalties and constraints of all arrays that are trained."""
         terms = [
-            (p.offset, *(1, *p.shape)[-2:], *layers[p.layer].term(p.name), 1)
+            (p.offset, p.size // p.shape[-1], p.shape[-1], *layers[p.layer].term(p.name), 1)
             for p in self.parameters
             if p.trainable
         ]
@@ -348,7 +359,7 @@ class Plan:
             layer = {LOSS: "loss", METRIC: "metric"}.get(row.layer, str(row.layer))
             places = [str(getattr(row, c)) if c in takes else "." for c in columns]
             rectifier = {0.0: " relu", 1.0: ""}.get(row.alpha, " leaky_relu")
-            name = op.name + (rectifier if op.name == "dense" else "")
+            name = op.name + (rectifier if op.name in BENDING else "")
             table.append(
                 [str(i), name, layer, _WHEN[row.when], *places, str(row.fan_in), str(row.fan_out)]
             )
@@ -365,7 +376,7 @@ class Plan:
 
 
 def rectified(steps: list[tuple[int, Step]]) -> list[tuple[int, Step]]:
-    """Each rectifier between two dense layers becomes part of both.
+    """Each rectifier between two layers that can apply it becomes part of both.
 
     What the second one sees must tell on which side of 0 the sum was: a slope below 0 would
     turn the sign.
@@ -373,13 +384,14 @@ def rectified(steps: list[tuple[int, Step]]) -> list[tuple[int, Step]]:
     result: list[tuple[int, Step]] = []
     ops = [step.op for _, step in steps]
     for i, (layer, step) in enumerate(steps):
-        between = step.op in RECTIFIERS and ops[i - 1 : i] == ops[i + 1 : i + 2] == ["dense"]
-        if between and step.alpha >= 0:
-            before = result.pop()
-            bent = before[1]._replace(alpha=step.alpha, rectifier=(layer, step.op))
-            result.append((before[0], bent))
-            after = steps[i + 1]
-            steps[i + 1] = (after[0], after[1]._replace(alpha_x=step.alpha))
+        before, behind = ops[i - 1 : i], ops[i + 1 : i + 2]
+        between = before and behind and before[0] in BENDING and behind[0] in LEADING_BACK
+        if step.op in RECTIFIERS and between and step.alpha >= 0:
+            owner, sums = result.pop()
+            bent = sums._replace(alpha=step.alpha, rectifier=(layer, step.op))
+            result.append((owner, bent))
+            owner, after = steps[i + 1]
+            steps[i + 1] = (owner, after._replace(alpha_x=step.alpha))
         else:
             result.append((layer, step))
     return result

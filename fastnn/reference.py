@@ -49,8 +49,7 @@ class Batch(NamedTuple):
         width = row.fan_out if field == "out" else row.fan_in
         each = width if field == "out" else width // op_of(row).per_target
         sizes = {"batch": self.size, "n": each}
-        sizes |= {d: getattr(row, d) for d in ("fan_in", "fan_out", "weight_rows", "row_size")}
-        shape = [sizes.get(dim) or int(dim) for dim in dims]
+        shape = [int(d) if d.isdigit() else sizes.get(d) or getattr(row, d) for d in dims]
         if dims == ("n",):
             shape = [self.size * width]
         if field in _PARAMS:

@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn import files, layers, losses, noise, normalization, optimizers, schedules, shapes
+from fastnn import (
+    files,
+    images,
+    layers,
+    losses,
+    noise,
+    normalization,
+    optimizers,
+    schedules,
+    shapes,
+)
 from fastnn.files import FormatError
 from fastnn.layers import Input, Layer
 from fastnn.losses import Loss
@@ -40,7 +50,7 @@ SCORES = "training.scores"
 
 CLASSES: dict[str, type] = {
     name: kind
-    for module in (layers, noise, normalization, shapes, losses, optimizers, schedules)
+    for module in (images, layers, noise, normalization, shapes, losses, optimizers, schedules)
     for name, kind in vars(module).items()
     if name in module.__all__ and not inspect.isabstract(kind) and kind is not Layer
 }

@@ -1,7 +1,8 @@
 """Numba kernels of fastnn, each beside its numpy reference. Import as ``fastnn.kernels``.
 
 Read in this order: ``dense``, ``activations``, ``rectifiers``, ``losses``, ``cross_entropies``,
-``likelihoods``, ``metrics``, ``optimizers``, ``adam`` (what is computed), ``run`` (in what
+``likelihoods``, ``metrics``, ``convolution``,
+``pooling``, ``optimizers``, ``adam`` (what is computed), ``run`` (in what
 order), ``_op`` and ``_kernel`` (how an op finds its arrays and a kernel its reference), ``gemm``,
 ``_tile`` and ``_narrow`` (why it is fast).
 
@@ -24,6 +25,7 @@ import numba  # noqa: F401
 from . import (
     activations,
     adam,
+    convolution,
     cross_entropies,
     dense,
     elementary,
@@ -37,6 +39,7 @@ from . import (
     normalization,
     optimizers,
     penalties,
+    pooling,
     rectifiers,
     run,
 )
@@ -44,6 +47,7 @@ from . import (
 __all__ = [
     "activations",
     "adam",
+    "convolution",
     "cross_entropies",
     "dense",
     "elementary",
@@ -57,6 +61,7 @@ __all__ = [
     "normalization",
     "optimizers",
     "penalties",
+    "pooling",
     "rectifiers",
     "run",
 ]

@@ -55,6 +55,19 @@ class Row(NamedTuple):
     fan_in: int = 0  # values per batch row going in
     fan_out: int = 0  # values per batch row coming out
     kept: int = 0  # what forward keeps for backward, as many values as fan_in: likewise
+    # Of images: what goes in, what comes out, and the window that moves over it.
+    channels: int = 0
+    height: int = 0
+    width: int = 0
+    filters: int = 0
+    out_height: int = 0
+    out_width: int = 0
+    kernel_height: int = 0
+    kernel_width: int = 0
+    stride_height: int = 0
+    stride_width: int = 0
+    padding_top: int = 0
+    padding_left: int = 0
     # Rows of the parameters that threads share out, numbers in each, and numbers behind the
     # last one that go with it: of a dense layer fan_in, fan_out and its biases.
     weight_rows: int = 0

@@ -34,6 +34,7 @@ DESK = np.dtype(
         ("fan_in", np.int64),
         ("fan_out", np.int64),
         ("row_size", np.int64),  # numbers in work for each row of a batch
+        ("packs", np.int64),  # whether a few rows need as much scratch as many
         ("out", np.int64),  # where the output lies there, as in OP
         ("scale", np.float64),  # the network sees x * scale + offset
         ("offset", np.float64),
@@ -171,9 +172,9 @@ def capacity_for(rows):
 
 
 @register_jitable
-def room_for(row_size, rows):
+def room_for(row_size, packs, rows):
     """Numbers that a prediction of so many rows needs: a product of few packs nothing."""
-    return capacity_for(rows) * row_size + (ZEROS if rows < FEW_ROWS else SCRATCH)
+    return capacity_for(rows) * row_size + (ZEROS if rows < FEW_ROWS and not packs else SCRATCH)
 
 
 @register_jitable
@@ -218,7 +219,7 @@ def fill(desk, x, rows, room, out):
     """Write the outputs of all rows to ``out``, flat, in ``room_for(...)`` numbers."""
     capacity = capacity_for(rows)
     scratch = capacity * desk.row_size
-    if rows < FEW_ROWS:  # such products touch the end of theirs alone
+    if rows < FEW_ROWS and not desk.packs:  # such products touch the end of theirs alone
         scratch -= SCRATCH - ZEROS
     for start in range(0, rows, BLOCK):
         count = min(BLOCK, rows - start)

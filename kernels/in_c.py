@@ -30,7 +30,7 @@ def answer(desk, x, count, out, room):
 @part(inline=True)
 def numbers_for(desk):
     """Room for a prediction of one row, and for its output."""
-    return room_for(desk.row_size, 1) + desk.fan_out
+    return room_for(desk.row_size, desk.packs, 1) + desk.fan_out
 
 
 def write_float32(x, count, out, desk):

@@ -189,7 +189,7 @@ def _scratch_size(self, rows=1):
 
 def scratch_size(self, rows=1):
     """Numbers that `predict_into` needs."""
-    return room_for(desk_of(self).row_size, np.int64(rows))
+    return room_for(desk_of(self).row_size, desk_of(self).packs, np.int64(rows))
 
 
 @overload_method(NetworkType, "predict_into")
@@ -207,7 +207,7 @@ def predict_into(self, x, out, scratch):
     rows = count_rows(desk, x)
     if out.shape[0] != (desk.fan_out if x.ndim == 1 else rows) or out.size != rows * desk.fan_out:
         raise ValueError(WRONG_OUT)
-    if scratch.size < room_for(desk.row_size, rows):
+    if scratch.size < room_for(desk.row_size, desk.packs, rows):
         raise ValueError(WRONG_ROOM)
     fill(desk, x, rows, scratch, vector(pointer(out), 0, out.size))
 
@@ -239,7 +239,7 @@ def predict(self, x):
         out = np.empty(desk.fan_out, room.dtype)
     else:
         out = np.empty((rows, desk.fan_out), room.dtype)
-    need = room_for(desk.row_size, rows)
+    need = room_for(desk.row_size, desk.packs, rows)
     if need > STACK:
         room = np.empty(need, room.dtype)
     fill(desk, x, rows, room, vector(pointer(out), 0, out.size))
