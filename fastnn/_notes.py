@@ -384,6 +384,25 @@ _LAYERS = {
             "A row that occurs twice in a batch takes the sum of both gradients.",
         )
     ),
+    "conv2d": Note(
+        mistakes=(
+            "The gradient of a weight is the sum over all places it was used at, as well as over "
+            "the batch.",
+            "Initialize by what a sum has, channels times taps, not by the size of the image: "
+            "Nielsen's network3 divides the number going out by the size of the pool.",
+            "Say how weights lie: (channels, height, width, filters) here, (filters, channels, "
+            "height, width) in torch, (height, width, channels, filters) in Keras.",
+        ),
+        nielsen="chapter 6, Introducing convolutional networks",
+    ),
+    "max_pool2d": Note(
+        nielsen="chapter 6, Introducing convolutional networks: pooling layers",
+        mistakes=(
+            "Of several largest values one takes the gradient, not each of them.",
+            "Where windows overlap, a value takes the gradients of all that it is the largest of.",
+        ),
+    ),
+    "average_pool2d": Note(nielsen="chapter 6 names L2 pooling, which is another one"),
     "flatten": Note("", "chapter 6 (inside of its fully connected layer)"),
     "reshape": Note(),
     "normalization": Note(

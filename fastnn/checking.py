@@ -17,7 +17,8 @@ from fastnn.network import Network
 __all__ = ["Line", "Report", "check"]
 
 EPS = 1e-5  # of the central differences: the best for float64 by measurement
-KINK = 0.01  # slopes to either side that differ by more, where a smooth loss's differ by about EPS
+KINK = 1e-4  # slopes to either side that differ by more, where a smooth loss's differ by about EPS
+CLOSER = 0.01  # share of EPS that is tried where they do
 # Largest allowed difference, relative to the largest value of an array: between two orders of
 # summation in the network's dtype, and between a gradient and a central difference.
 PATHS = {"float32": 1e-4, "float64": 1e-9}
@@ -177,15 +178,23 @@ def _slopes(values: np.ndarray, at: np.ndarray, loss: Callable[[], float]) -> np
     """Central differences of the loss in some of the values, which are put back; NaN at kinks."""
     slopes = np.empty(len(at))
     here = loss()
-    for n, i in enumerate(at):
+
+    def both_sides(i: int, step: float) -> tuple[float, float]:
         kept = values[i]
-        values[i] = kept + EPS
-        above = (loss() - here) / EPS
-        values[i] = kept - EPS
-        below = (here - loss()) / EPS
+        values[i] = kept + step
+        above = (loss() - here) / step
+        values[i] = kept - step
+        below = (here - loss()) / step
         values[i] = kept
-        kink = abs(above - below) > KINK * max(abs(above), abs(below), 1e-6)
-        slopes[n] = np.nan if kink else (above + below) / 2
+        return above, below
+
+    for n, i in enumerate(at):
+        for step in (EPS, CLOSER * EPS):  # closer, where something bends within the first
+            above, below = both_sides(i, step)
+            kink = abs(above - below) > KINK * max(abs(above), abs(below), 1e-6)
+            slopes[n] = np.nan if kink else (above + below) / 2
+            if not kink:
+                break
     return slopes
 
 

@@ -131,12 +131,10 @@ def _steps(net: Network) -> Iterable[Step]:
             if p.layer == row.layer and p.name in takes and p.offset == getattr(row, p.name)
         }
         if "bias" in takes and "bias" not in arrays:  # the layer has none
-            arrays["bias"] = np.zeros(row.fan_out, net.dtype)
-        sizes = ("fan_in", "fan_out", "weight_rows", "row_size")
-        fields: dict[str, int | float] = {name: getattr(row, name) for name in sizes}
-        for name, dims in takes.items():
-            if not dims:
-                fields[name] = float(getattr(row, name))
+            arrays["bias"] = np.zeros(row.row_size, net.dtype)
+        sizes = {dim for dims in takes.values() for dim in dims if hasattr(row, dim)}
+        names = [*sizes, *(name for name, dims in takes.items() if not dims), "fan_in", "fan_out"]
+        fields: dict[str, int | float] = {name: getattr(row, name) for name in names}
         number = row.layer
         yield Step(op, number, f"{number} {net.layers[number]!r}", fields, arrays)
         moved = True
@@ -231,7 +229,15 @@ def write_numpy(net: Network, path: str | os.PathLike[str], x: Any = None) -> No
         lambda_name = kernel.reference.__name__ == "<lambda>"
         name = f"{step.op}_forward" if lambda_name else kernel.reference.__name__
         sources(kernel.reference, name, found, {})
-        values = [_argument(step, argument) for argument in kernel.inputs]
+        values = []
+        for argument in kernel.inputs:
+            sizes = ", ".join(_size(step, d, "len(x)") for d in kernel.shapes[argument])
+            value = _argument(step, argument)
+            if argument == "out":  # for its shape
+                value = f"np.empty(({sizes}))"
+            elif argument not in step.arrays and len(kernel.shapes[argument]) > 2:
+                value = f"{value}.reshape({sizes})"
+            values.append(value)
         result = f"{name}({', '.join(values)})"
         if len(kernel.writes) > 1:
             result += f"[{kernel.writes.index('out')}]"
@@ -274,8 +280,7 @@ def write_njit(net: Network, path: str | os.PathLike[str], x: Any = None) -> Non
             if dims == ("n",):
                 value = f"{value}.reshape(-1)"
             elif len(dims) > 2:
-                sizes = [str(step.numbers.get(d, "n")) for d in dims]
-                value = f"{value}.reshape(({', '.join(sizes)}))"
+                value = f"{value}.reshape(({', '.join(_size(step, d, 'n') for d in dims)}))"
             values.append(value)
         lines += [f"{name}({', '.join(values)})", "x = out"]
     lines[-1] = f"return out.reshape((n, {', '.join(map(str, model.out_shape))}))"
@@ -293,7 +298,13 @@ def _argument(step: Step, name: str) -> str:
     """What a step's function is called with."""
     if name in step.arrays:
         return f"{name}_{step.layer}"
-    return number_text(step.numbers[name]) if name in step.numbers else name
+    value = step.numbers.get(name, name)
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def _size(step: Step, dim: str, samples: str) -> str:
+    """The size of a dimension of a kernel's argument."""
+    return dim if dim.isdigit() else str(step.numbers.get(dim, samples))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

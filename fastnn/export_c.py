@@ -43,6 +43,73 @@ static inline void NAME_dense(const REAL *x, const REAL *weight, const REAL *bia
     for (int o = 0; o < fan_out; o++) out[o] = out[o] <= 0 ? alpha * out[o] : out[o];
 }
 """,
+    "conv2d": """\
+/* a window moves over an image, zeros around it; sums times alpha where they are not above 0 */
+static inline void NAME_conv2d(const REAL *x, const REAL *weight, const REAL *bias, REAL alpha,
+                               int channels, int height, int width, int filters, int out_height,
+                               int out_width, int kernel_height, int kernel_width,
+                               int stride_height, int stride_width, int padding_top,
+                               int padding_left, REAL *out)
+{
+    for (int f = 0; f < filters; f++)
+        for (int y = 0; y < out_height; y++)
+            for (int k = 0; k < out_width; k++) {
+                REAL total = bias[f];
+                for (int c = 0; c < channels; c++)
+                    for (int i = 0; i < kernel_height; i++)
+                        for (int j = 0; j < kernel_width; j++) {
+                            int row = y * stride_height - padding_top + i;
+                            int column = k * stride_width - padding_left + j;
+                            int tap = (c * kernel_height + i) * kernel_width + j;
+                            if (row < 0 || row >= height || column < 0 || column >= width) continue;
+                            total += x[(c * height + row) * width + column]
+                                     * weight[tap * filters + f];
+                        }
+                out[(f * out_height + y) * out_width + k] = total <= 0 ? alpha * total : total;
+            }
+}
+""",
+    "max_pool2d": """\
+/* the largest value of each window; NaN where there is one */
+static inline void NAME_max_pool2d(const REAL *x, int channels, int height, int width,
+                                   int out_height, int out_width, int kernel_height,
+                                   int kernel_width, int stride_height, int stride_width, REAL *out)
+{
+    for (int c = 0; c < channels; c++)
+        for (int y = 0; y < out_height; y++)
+            for (int k = 0; k < out_width; k++) {
+                const REAL *line = x + (c * height + y * stride_height) * width;
+                const REAL *window = line + k * stride_width;
+                REAL best = window[0];
+                for (int i = 0; i < kernel_height; i++)
+                    for (int j = 0; j < kernel_width; j++) {
+                        REAL value = window[i * width + j];
+                        best = value <= best || best != best ? best : value;
+                    }
+                out[(c * out_height + y) * out_width + k] = best;
+            }
+}
+""",
+    "average_pool2d": """\
+/* the mean of each window */
+static inline void NAME_average_pool2d(const REAL *x, int channels, int height, int width,
+                                       int out_height, int out_width, int kernel_height,
+                                       int kernel_width, int stride_height, int stride_width,
+                                       REAL *out)
+{
+    for (int c = 0; c < channels; c++)
+        for (int y = 0; y < out_height; y++)
+            for (int k = 0; k < out_width; k++) {
+                const REAL *line = x + (c * height + y * stride_height) * width;
+                const REAL *window = line + k * stride_width;
+                REAL total = 0;
+                for (int i = 0; i < kernel_height; i++)
+                    for (int j = 0; j < kernel_width; j++) total += window[i * width + j];
+                out[(c * out_height + y) * out_width + k]
+                    = total * (1 / (REAL)(kernel_height * kernel_width));
+            }
+}
+""",
     "linear": """\
 static inline REAL NAME_linear(REAL x) { return x; }
 """,

@@ -18,8 +18,9 @@ class Conv2D(Neurons):
     """Convolution: every filter looks at all places of an image through the same small window.
 
     A sample is an image of shape ``(channels, height, width)``, or ``(height, width)`` with one
-    channel, as `fastnn.datasets` gives them; put ``Reshape((28, 28))`` before it where samples
-    are flat. What comes out has a channel for each filter.
+    channel. Where samples are flat, as those of `fastnn.datasets.mnist`, put ``Reshape((28, 28))``
+    before it; where channels come last, transpose them, ``x.transpose(0, 3, 1, 2)``. What comes
+    out has a channel for each filter.
 
     Parameters
     ----------

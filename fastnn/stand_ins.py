@@ -76,6 +76,27 @@ def vector(array, offset, size):
     return array[offset : offset + size]
 
 
+def conv2d_forward(
+    x, weight, bias, stride_height, stride_width, padding_top, padding_left, alpha, out
+):
+    """``out = bias + sum of weight * x`` under the window, times ``alpha`` where not above 0."""
+    channels, kernel_height, kernel_width, filters = weight.shape
+    slope = x.dtype.type(alpha)
+    for b in range(out.shape[0]):
+        for f in range(filters):
+            for y in range(out.shape[2]):
+                for k in range(out.shape[3]):
+                    total = bias[f]
+                    for c in range(channels):
+                        for i in range(kernel_height):
+                            for j in range(kernel_width):
+                                row = y * stride_height - padding_top + i
+                                column = k * stride_width - padding_left + j
+                                if 0 <= row < x.shape[2] and 0 <= column < x.shape[3]:
+                                    total += x[b, c, row, column] * weight[c, i, j, f]
+                    out[b, f, y, k] = slope * total if total <= 0 else total
+
+
 def dense_forward(x, weight, bias, alpha, out):
     """``out = x @ weight + bias``, times ``alpha`` where it is not above 0."""
     slope = x.dtype.type(alpha)

@@ -84,7 +84,7 @@ def layout(arguments, rng):
 
 
 @part(inline=True)
-def largest(x, taps_down, taps_across, stride_down, stride_across, out):
+def pool_largest(x, taps_down, taps_across, stride_down, stride_across, out):
     """Of one image."""
     zero = out.dtype.type(0)
     for y in range(out.shape[0]):
@@ -111,9 +111,9 @@ def max_pool2d_forward(x, kernel_height, kernel_width, stride_height, stride_wid
     for b in range(x.shape[0]):
         for c in range(x.shape[1]):
             if halves:
-                largest(x[b, c], TWO, TWO, TWO, TWO, out[b, c])
+                pool_largest(x[b, c], TWO, TWO, TWO, TWO, out[b, c])
             else:
-                largest(
+                pool_largest(
                     x[b, c], kernel_height, kernel_width, stride_height, stride_width, out[b, c]
                 )
 

@@ -1,6 +1,7 @@
 """Exports: C, numpy and njit say what `predict` says, for every op, and a C compiler is content."""
 
 import ast
+import copy
 import ctypes
 import errno
 import os
@@ -31,6 +32,9 @@ TRAINING_ONLY = {"dropout", "gaussian_noise", "batch_norm"}
 DATA = np.random.default_rng(7).standard_normal((50, WIDTH)) * 3 + 1
 LAYERS = {
     "dense": lambda: fnn.Dense(24),
+    "conv2d": lambda: fnn.Conv2D(3, (3, 2), strides=(2, 1), padding="same"),
+    "max_pool2d": lambda: fnn.MaxPool2D(2, 1),
+    "average_pool2d": lambda: fnn.AveragePool2D(2, 1),
     "embedding": lambda: fnn.Embedding(11, 3),
     "running_norm": lambda: fnn.BatchNorm(),
     "layer_norm": lambda: fnn.LayerNorm(),
@@ -39,13 +43,15 @@ LAYERS = {
 }
 ACTIVATIONS = [name for name, op in OPS.items() if op.role == "activation"]
 ROW_WISE, WIDTHS = ["softmax", "layer_norm", "running_norm"], [2, 3, 5, 10, 33, 257, 1000]
-EXACT = {"linear", "step", "relu", "leaky_relu", "embedding"}
+EXACT = {"linear", "step", "relu", "leaky_relu", "embedding", "max_pool2d"}
+IMAGE = (2, 4, 5)  # as many numbers as WIDTH
 
 
 def single(op, dtype, width=WIDTH):
     """A network of this op alone, with random parameters."""
     layer = LAYERS[op]() if op in LAYERS else fnn.Activation(op)
-    net = fnn.Network([layer], input_shape=(width,), seed=0, dtype=dtype)
+    shape = IMAGE if "2d" in op else (width,)
+    net = fnn.Network([layer], input_shape=shape, seed=0, dtype=dtype)
     rng = np.random.default_rng(1)
     net.params = rng.standard_normal(net.params.shape)
     if op == "running_norm":
@@ -69,6 +75,10 @@ def magnitude(net, x, out):
     layer = net.layers[0]
     if isinstance(layer, fnn.Dense):
         return np.abs(x) @ np.abs(layer.weight) + np.abs(layer.bias)
+    if isinstance(layer, fnn.Conv2D | fnn.AveragePool2D):
+        net = copy.deepcopy(net)
+        net.params = np.abs(net.params)
+        return net.predict(np.abs(x))
     if isinstance(layer, fnn.Rescaling):
         return np.abs(x) * 0.3 + 0.1
     if isinstance(layer, fnn.Normalization):
@@ -150,8 +160,8 @@ def test_c_is_within_4_ulp_of_predict(library, op, dtype):
 
 def ulps_apart(net, x, got, want):
     """The largest difference, in units in the last place."""
-    error = np.abs(got.astype(np.longdouble) - want)
-    return (error / np.spacing(magnitude(net, x, want))).max()
+    error = np.abs(got.astype(np.longdouble) - want.reshape(got.shape))
+    return (error / np.spacing(magnitude(net, x, want)).reshape(got.shape)).max()
 
 
 @pytest.mark.skipif(not AS_USERS_RUN_IT, reason="the compiled path is what is compared")
@@ -189,10 +199,10 @@ def test_c_treats_what_is_no_usual_number_as_predict_does(library, value, dtype)
         if op == "embedding":
             continue
         x = inputs(net, 2)
-        x[1, 3] = value
+        x.reshape(2, -1)[1, 3] = value
         got = rows_by_c(library, op, net, x)[1]
         if np.isfinite(value):
-            assert np.array_equal(np.isfinite(got), np.isfinite(net.predict(x)[1])), op
+            assert np.array_equal(np.isfinite(got), np.isfinite(net.predict(x)[1].ravel())), op
         elif np.isnan(value):
             assert np.isnan(got[3]), op
 
@@ -203,6 +213,7 @@ def test_c_treats_what_is_no_usual_number_as_predict_does(library, value, dtype)
         ("rectifiers", "float32"),
         ("normalised", "float64"),
         ("categories", "float32"),
+        ("images", "float32"),
         ("smooth", "float32"),
         ("unfused", "float64"),
     ],
@@ -387,7 +398,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(method, tmp_path, monkeypatch):
 
 def test_an_op_without_a_text_is_named(tmp_path, monkeypatch):
     monkeypatch.delitem(export_c.C, "dense")
-    with pytest.raises(NotImplementedError, match="no text for dense; it has elu"):
+    with pytest.raises(NotImplementedError, match="no text for dense; it has average_pool2d"):
         small().export_c(tmp_path / "net.h")
 
 

@@ -90,6 +90,20 @@ NETWORKS = {
         3,
         "numbers",
     ),
+    "images": (
+        lambda: [
+            fnn.Reshape((2, 6, 7)),
+            fnn.Conv2D(3, (3, 2), "relu", padding="same", weight_l2=0.01, max_norm=1.0),
+            fnn.MaxPool2D(),
+            fnn.Conv2D(5, 2, "tanh", strides=(1, 2), padding=1, use_bias=False),
+            fnn.AveragePool2D((2, 1), 1),
+            fnn.Flatten(),
+            D(3, "softmax"),
+        ],
+        "cross_entropy",
+        84,
+        "labels",
+    ),
     "smooth": (  # every other activation once
         lambda: [
             *(D(5, fnn.Activation("elu", alpha=0.7)), D(6, "selu"), D(7, "gelu"), D(5, "silu")),

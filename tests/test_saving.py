@@ -31,6 +31,8 @@ OBJECTS = [
     fnn.Dropout(0.3), fnn.GaussianNoise(0.2), fnn.BatchNorm(0.7, 0.1, trainable=False),
     fnn.LayerNorm(0.2, trainable=False), fnn.Normalization(), fnn.Rescaling(0.1, 3.0),
     fnn.Embedding(7, 2, trainable=False), fnn.Flatten(), fnn.Reshape((3, 2)),
+    fnn.Conv2D(3, (2, 4), "relu", strides=(1, 2), padding=(0, 1), weight_l2=0.1, trainable=False),
+    fnn.Conv2D(2, 3, padding="same"), fnn.MaxPool2D((2, 3), 1), fnn.AveragePool2D(3),
     Loss("mse"), fnn.losses.Huber(0.3), fnn.losses.Quantile(0.2),
     fnn.losses.CrossEntropy(0.1), fnn.losses.BinaryCrossEntropy(0.1),
     schedules.Constant(0.2), schedules.InverseTimeDecay(0.3, 0.1),
