@@ -6,17 +6,19 @@ vector has numbers (*lanes*), are turned to lie side by side, number by number, 
 number of one sample is a vector of all of them: no shape of an image is too small for it, no
 stride and no border is more than another offset.
 
-``number_tiles`` and ``vector_tiles`` compute, for rows ``r`` and vectors ``v``,
+For rows ``r`` and vectors ``v``,
 
     out[r, v] = start[r] + sum over i, j, k of a[r, i, j, k] * b[v, i, j, k]
 
-where ``b`` and ``out`` are vectors, and ``a`` is a number for all lanes (a weight) or a vector (a
-value that a weight met). All of them are read through strides, and the rows of ``a`` begin at
-``places``. As in ``_tile.py`` the sums of some rows and vectors stay in registers, and every one is
-a chain of multiply-adds in order, whatever the tile.
+``number_tiles`` has a number in ``a`` (a weight, for all lanes) and a vector in ``out``;
+``vector_tiles`` a vector in ``a`` (what a weight met), a number in ``out``, the sum of all lanes.
+All are read through strides, the rows of ``a`` begin at ``places``. As in ``_tile.py`` the sums
+of some rows and vectors stay in registers, and every lane is a chain of multiply-adds in order,
+whatever the tile.
 """
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -33,9 +35,22 @@ BEGIN = np.int64(0)  # sums begin with start; with another number they go on fro
 
 def _emit_tile(w, paired, rows, width, arguments):
     """One tile, at the builder's position."""
-    counts, a, places, a_steps, b, b_steps, b_next, start, start_row, out, out_row, out_next, on = (
-        arguments
-    )
+    (
+        counts,
+        a,
+        places,
+        a_steps,
+        b,
+        b_steps,
+        b_next,
+        start,
+        start_row,
+        out,
+        out_row,
+        out_next,
+        on,
+        slope,
+    ) = arguments
     builder = w.builder
 
     def place(base, *pairs):
@@ -46,15 +61,20 @@ def _emit_tile(w, paired, rows, width, arguments):
     cells = [(r, v) for r in range(rows) for v in range(width)]
     sums = {cell: cgutils.alloca_once(builder, w.kind) for cell in cells}
     targets = {(r, v): place(out, (out_row, r), (out_next, v)) for r, v in cells}
-    with builder.if_else(builder.icmp_signed("!=", on, w.number(0))) as (resumes, begins):
-        with resumes:
-            for cell in cells:
-                builder.store(w.load(targets[cell], w.number(0)), sums[cell])
-        with begins:
-            for r in range(rows):
-                first = w.splat(builder.load(place(start, (start_row, r))))
-                for v in range(width):
-                    builder.store(first, sums[r, v])
+    if paired:
+        for cell in cells:
+            builder.store(w.zero, sums[cell])
+    else:
+        resumed = builder.icmp_signed("!=", on, w.number(0))
+        with builder.if_else(resumed) as (resumes, begins):
+            with resumes:
+                for cell in cells:
+                    builder.store(w.load(targets[cell], w.number(0)), sums[cell])
+            with begins:
+                for r in range(rows):
+                    first = w.splat(builder.load(place(start, (start_row, r))))
+                    for v in range(width):
+                        builder.store(first, sums[r, v])
     a_rows = [builder.gep(a, [builder.load(place(places, (w.number(1), r)))]) for r in range(rows)]
     b_vectors = [place(b, (b_next, v)) for v in range(width)]
 
@@ -78,6 +98,21 @@ def _emit_tile(w, paired, rows, width, arguments):
                 builder.store(w.multiply_add(a_now, b_now[v], total), sums[r, v])
 
     loops(0, w.number(0), w.number(0))
+    if paired:
+        for cell in cells:
+            total = w.added_up(builder.load(sums[cell]))
+            before = builder.select(
+                builder.icmp_signed("!=", on, w.number(0)),
+                builder.load(targets[cell]), ir.Constant(w.element, 0.0),
+            )  # fmt: skip
+            builder.store(builder.fadd(before, total), targets[cell])
+        return
+    bends = builder.fcmp_unordered("!=", slope, ir.Constant(w.element, 1.0))
+    with builder.if_then(bends):
+        slopes = w.splat(slope)
+        for cell in cells:
+            value = builder.load(sums[cell])
+            builder.store(w.bent(value, value, slopes), sums[cell])
     for cell in cells:
         w.store(builder.load(sums[cell]), targets[cell], w.number(0))
 
@@ -85,7 +120,7 @@ def _emit_tile(w, paired, rows, width, arguments):
 def _emit_tiles(w, paired, arguments):
     """Tiles side by side until all vectors are done, one below another until all rows are."""
     m, n, *counts, a, places, a0, a1, a2, b, b0, b1, b2 = arguments[:14]
-    b_next, start, start_row, out, out_row, out_next, on = arguments[14:]
+    b_next, start, start_row, out, out_row, out_next, on, slope = arguments[14:]
     builder = w.builder
 
     def pieces(number, sizes, emit):
@@ -104,7 +139,7 @@ def _emit_tiles(w, paired, arguments):
                 builder.gep(b, [builder.mul(v, b_next)]), (b0, b1, b2), b_next,
                 builder.gep(start, [builder.mul(r, start_row)]), start_row,
                 builder.gep(out, [builder.add(builder.mul(v, out_next), builder.mul(r, out_row))]),
-                out_row, out_next, on,
+                out_row, out_next, on, slope,
             )  # fmt: skip
             _emit_tile(w, paired, rows, width, tile)
 
@@ -119,14 +154,14 @@ if JIT:
     def _signature(number):
         whole, pointer_to = types.intp, types.CPointer(number)
         a = [pointer_to, types.CPointer(types.int64), *[whole] * 3]
-        rest = [pointer_to, *[whole] * 4, pointer_to, whole, pointer_to, *[whole] * 3]
+        rest = [pointer_to, *[whole] * 4, pointer_to, whole, pointer_to, *[whole] * 3, number]
         return types.void(*[whole] * 5, *a, *rest)
 
     def _written(paired):
         @intrinsic
         def write(
             typing, m, n, n0, n1, n2, a, places, a0, a1, a2, b, b0, b1, b2, b_next, start,
-            start_row, out, out_row, out_next, on,
+            start_row, out, out_row, out_next, on, slope,
         ):  # fmt: skip
             element = a.dtype
 
@@ -143,22 +178,22 @@ if JIT:
 
     def number_product(
         m, n, n0, n1, n2, a, places, a0, a1, a2, b, b0, b1, b2, b_next, start, start_row, out,
-        out_row, out_next, on,
+        out_row, out_next, on, slope,
     ):  # fmt: skip
         """Compiled once for all callers."""
         _write_numbers(
             m, n, n0, n1, n2, a, places, a0, a1, a2, b, b0, b1, b2, b_next, start, start_row, out,
-            out_row, out_next, on,
+            out_row, out_next, on, slope,
         )  # fmt: skip
 
     def vector_product(
         m, n, n0, n1, n2, a, places, a0, a1, a2, b, b0, b1, b2, b_next, start, start_row, out,
-        out_row, out_next, on,
+        out_row, out_next, on, slope,
     ):  # fmt: skip
         """Likewise."""
         _write_vectors(
             m, n, n0, n1, n2, a, places, a0, a1, a2, b, b0, b1, b2, b_next, start, start_row, out,
-            out_row, out_next, on,
+            out_row, out_next, on, slope,
         )  # fmt: skip
 
     for _number in _NUMBERS:
@@ -168,22 +203,23 @@ if JIT:
     @intrinsic
     def number_tiles(
         typing, m, n, n0, n1, n2, a, places, a0, a1, a2, b, b0, b1, b2, b_next, start, start_row,
-        out, out_row, out_next, on,
+        out, out_row, out_next, on, slope,
     ):  # fmt: skip
         """The sums of ``m`` rows and ``n`` vectors over ``n0 * n1 * n2`` numbers of ``a``.
 
         ``a0, a1, a2`` and ``b0, b1, b2`` are the steps of the three sums; ``places`` says where
         each row of ``a`` begins, ``b_next`` how far it is to the next vector. Sums begin with
-        ``start``, ``start_row`` from one row to the next, or go on from ``out`` where ``on``.
+        ``start``, ``start_row`` from one row to the next, or go on from ``out`` where ``on``. Then
+        ``out *= slope`` where it is not above 0.
         """
         return called(f"fastnn_lanes_numbers_{a.dtype}", _signature(a.dtype))
 
     @intrinsic
     def vector_tiles(
         typing, m, n, n0, n1, n2, a, places, a0, a1, a2, b, b0, b1, b2, b_next, start, start_row,
-        out, out_row, out_next, on,
+        out, out_row, out_next, on, slope,
     ):  # fmt: skip
-        """The same, with vectors of ``a``."""
+        """The same with vectors of ``a``: sums of all lanes, on top of ``out`` where ``on``."""
         return called(f"fastnn_lanes_vectors_{a.dtype}", _signature(a.dtype))
 
 else:
@@ -191,26 +227,31 @@ else:
     def _tiles(paired):
         def tiles(
             m, n, n0, n1, n2, a, places, a0, a1, a2, b, b0, b1, b2, b_next, start, start_row, out,
-            out_row, out_next, on,
+            out_row, out_next, on, slope,
         ):  # fmt: skip
             """By numpy, in the order of the compiled sums."""
             count, item = width_of(a), a.array.itemsize
 
-            def view(base, *strides):
-                memory = base.array[base.position :]
-                shape, apart = (m, n, count), [s * item for s in (*strides, 1)]
-                return np.lib.stride_tricks.as_strided(memory, shape, apart)
+            def view(base, shape, *strides):
+                apart = [s * item for s in strides[: len(shape)]]
+                return np.lib.stride_tricks.as_strided(base.array[base.position :], shape, apart)
 
-            target = view(out, out_row, out_next)
-            firsts = start.array[start.position + start_row * np.arange(m)]
-            total = target.copy() if on else np.broadcast_to(firsts[:, None, None], target.shape)
+            shape = (m, n) if paired else (m, n, count)
+            target = view(out, shape, out_row, out_next, 1)
+            total = np.zeros((m, n, count), out.array.dtype)
+            if not paired:
+                firsts = start.array[start.position + start_row * np.arange(m)]
+                total += target if on else firsts[:, None, None]
             own = places.array[places.position : places.position + m]
             lane = np.arange(count) if paired else np.zeros(1, int)
             for i, j, k in np.ndindex(int(n0), int(n1), int(n2)):
                 at = own + (a.position + i * a0 + j * a1 + k * a2)
                 factors = a.array[at[:, None] + lane][:, None]
-                total = total + factors * view(shifted(b, i * b0 + j * b1 + k * b2), 0, b_next)
-            target[...] = total
+                step = shifted(b, i * b0 + j * b1 + k * b2)
+                total = total + factors * view(step, (m, n, count), 0, b_next, 1)
+            if paired:
+                total = total.sum(axis=2) + (target if on else 0)
+            target[...] = np.where(total <= 0, slope * total, total) if slope != 1 else total
 
         return tiles
 

@@ -117,6 +117,13 @@ class Vectors:
         fmuladd = self.function(f"llvm.fmuladd.{self.suffix}", self.kind, [self.kind] * 3)
         return self.builder.call(fmuladd, [factor, other, total])
 
+    def added_up(self, value: ir.Value) -> ir.Value:
+        """Sum of all lanes, in an order that is the machine's."""
+        name = f"llvm.vector.reduce.fadd.{self.suffix}"
+        add = self.function(name, self.element, [self.element, self.kind])
+        none = ir.Constant(self.element, -0.0)
+        return self.builder.call(add, [none, value], fastmath=("reassoc",))
+
     def bent(self, value: ir.Value, side: ir.Value, slopes: ir.Value) -> ir.Value:
         """``value * slopes`` where ``side <= 0``; ``value`` elsewhere, and where side is NaN."""
         below = self.builder.fcmp_ordered("<=", side, self.zero)

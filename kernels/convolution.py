@@ -27,9 +27,10 @@ from ._lanes import BEGIN, TALLEST, WIDTHS, number_tiles, turn_in, turn_out, vec
 from ._memory import pointer, room_like, shifted, vector
 from ._op import op, rows
 from ._tile import width_of
-from .gemm import NONE, SCRATCH, UNIT, ZEROS, zeros
+from .gemm import NONE, SCRATCH, STRAIGHT, UNIT, ZEROS, zeros
 
 WIDEST = WIDTHS[0]
+TOGETHER = 64  # places of the output whose sums stay in the L1 cache, at the least
 AN_INDEX = np.int64(0)
 
 
@@ -176,18 +177,40 @@ def lay_window(samples, x, sample, size, first, window, channels, target, spare)
 
 
 @part
-def lay_block(block, x, sample, height, width, target, spare, back):
-    """Turn a block of one channel to lie side by side, or ``back``."""
-    side = width_of(x)
-    whole = block.wide == width
+def lines_together(block, side):
+    """Rows of a block whose sums are computed one after another, to stay in the L1 cache.
+
+    Together they have a whole number of vectors, if rows are many enough.
+    """
+    lines = (TOGETHER + block.wide - 1) // block.wide
+    while lines < block.high and lines * block.wide % side != 0:
+        lines += 1
+    return min(lines, block.high)
+
+
+@part(inline=True)
+def lines_of(block, first, lines):
+    """Some rows of a block."""
+    high = min(lines, block.high - first)
+    return Block(block.sample, block.samples, block.y + first, high, block.x, block.wide)
+
+
+@part
+def lay_rows(block, some, images, channels, height, width, lane, spare, back):
+    """Turn a block of some channels to lie side by side, or ``back``.
+
+    ``images`` points to the first of these channels, of the first sample.
+    """
+    side, whole = width_of(lane), block.wide == width
     lines, numbers = (1, block.high * width) if whole else (block.high, block.wide)
-    for i in range(lines):
-        own = shifted(x, (block.y + i) * width + block.x)
-        lane = shifted(target, i * numbers * side)
-        if back:
-            turn_out(block.samples, numbers, lane, own, sample, spare)
-        else:
-            turn_in(block.samples, numbers, own, sample, lane, spare)
+    for r in range(some):
+        for i in range(lines):
+            own = shifted(images, (r * height + block.y + i) * width + block.x)
+            if back:
+                turn_out(block.samples, numbers, lane, own, channels * height * width, spare)
+            else:
+                turn_in(block.samples, numbers, own, channels * height * width, lane, spare)
+            lane = shifted(lane, numbers * side)
 
 
 @part
@@ -241,9 +264,9 @@ def forward_block(s, block, x, weight, start, start_row, channel, channels, slop
     """A block of the output, from some channels on top of what those before have given."""
     side, places = width_of(x), room_like(AN_INDEX)
     image, result = s.channels * s.height * s.width, s.out_height * s.out_width
-    numbers = block.high * block.wide
+    lines = lines_together(block, side)
     spare, sums = scratch, shifted(scratch, 2 * side * side)
-    window = shifted(sums, TALLEST * numbers * side)
+    window = shifted(sums, TALLEST * lines * block.wide * side)
     high = (block.high - 1) * s.stride_down + s.taps_down
     wide = (block.wide - 1) * s.stride_across + s.taps_across
     lay_window(
@@ -254,35 +277,26 @@ def forward_block(s, block, x, weight, start, start_row, channel, channels, slop
     )  # fmt: skip
     for r in range(TALLEST):
         places[r] = r
-    taps = s.taps_down * s.taps_across
+    taps, last = s.taps_down * s.taps_across, channel + channels == s.channels
     for f in range(0, s.filters, TALLEST):
         some = min(TALLEST, s.filters - f)
         own = shifted(out, (block.sample * s.filters + f) * result)
-        if channel > 0:
-            for r in range(some):
-                lane = shifted(sums, r * numbers * side)
-                lay_block(
-                    block, shifted(own, r * result), s.filters * result, s.out_height, s.out_width,
-                    lane, spare, False,
+        for y in range(0, block.high, lines):
+            piece = lines_of(block, y, lines)
+            if channel > 0:
+                lay_rows(piece, some, own, s.filters, s.out_height, s.out_width, sums, spare, False)
+            for i in range(piece.high):
+                number_tiles(
+                    some, piece.wide, channels, s.taps_down, s.taps_across,
+                    shifted(weight, channel * taps * s.filters + f), pointer(places),
+                    taps * s.filters, s.taps_across * s.filters, s.filters,
+                    shifted(window, (y + i) * s.stride_down * wide * side),
+                    high * wide * side, wide * side, side, s.stride_across * side,
+                    shifted(start, f * start_row), start_row, shifted(sums, i * piece.wide * side),
+                    piece.high * piece.wide * side, side, np.int64(channel),
+                    slope if last else STRAIGHT,
                 )  # fmt: skip
-        for i in range(block.high):
-            number_tiles(
-                some, block.wide, channels, s.taps_down, s.taps_across,
-                shifted(weight, channel * taps * s.filters + f), pointer(places),
-                taps * s.filters, s.taps_across * s.filters, s.filters,
-                shifted(window, i * s.stride_down * wide * side),
-                high * wide * side, wide * side, side, s.stride_across * side,
-                shifted(start, f * start_row), start_row, shifted(sums, i * block.wide * side),
-                numbers * side, side, np.int64(channel),
-            )  # fmt: skip
-        flat = vector(sums, 0, some * numbers * side)
-        if slope != 1 and channel + channels == s.channels:
-            bend(flat, flat, slope)
-        for r in range(some):
-            lay_block(
-                block, shifted(own, r * result), s.filters * result, s.out_height, s.out_width,
-                shifted(sums, r * numbers * side), spare, True,
-            )  # fmt: skip
+            lay_rows(piece, some, own, s.filters, s.out_height, s.out_width, sums, spare, True)
 
 
 @kernel(
@@ -344,10 +358,10 @@ def backward_block(s, block, grad_out, weight, filter_, filters, scratch, grad_x
     """A block of the gradient, from some filters on top of what those before have given."""
     side, places = width_of(grad_out), room_like(AN_INDEX)
     image, result = s.height * s.width, s.out_height * s.out_width
-    numbers, taps = block.high * block.wide, s.taps_down * s.taps_across
+    lines, taps = lines_together(block, side), s.taps_down * s.taps_across
     spare, begin = scratch, zeros(scratch)
     sums = shifted(scratch, 2 * side * side)
-    window = shifted(sums, TALLEST * numbers * side)
+    window = shifted(sums, TALLEST * lines * block.wide * side)
     first_y = max(0, (block.y + s.padding_top - s.taps_down + 1) // s.stride_down)
     last_y = min(s.out_height - 1, (block.y + block.high - 1 + s.padding_top) // s.stride_down)
     first_x = max(
@@ -368,46 +382,34 @@ def backward_block(s, block, grad_out, weight, filter_, filters, scratch, grad_x
     for c in range(0, s.channels, TALLEST):
         some = min(TALLEST, s.channels - c)
         own = shifted(grad_x, (block.sample * s.channels + c) * image)
-        if filter_ > 0:
-            for r in range(some):
-                lane = shifted(sums, r * numbers * side)
-                lay_block(
-                    block, shifted(own, r * image), s.channels * image, s.height, s.width, lane,
-                    spare, False,
-                )  # fmt: skip
-        for i in range(block.high):
-            down, count_down, y = meets(
-                block.y + i + s.padding_top, 1, s.stride_down, s.taps_down, s.out_height
-            )
-            for phase in range(min(s.stride_across, block.wide)):
-                alike = (block.wide - phase + s.stride_across - 1) // s.stride_across
-                for j in range(0, alike, WIDEST):
-                    vectors = min(WIDEST, alike - j)
-                    at = block.x + phase + j * s.stride_across + s.padding_left
-                    across, count_across, x0 = meets(
-                        at, vectors, s.stride_across, s.taps_across, s.out_width
-                    )
-                    number_tiles(
-                        some, vectors, filters, count_down, count_across,
-                        shifted(
-                            weight,
-                            ((c * s.taps_down + down) * s.taps_across + across) * s.filters
-                            + filter_,
-                        ),
-                        pointer(places), UNIT, s.stride_down * s.taps_across * s.filters,
-                        s.stride_across * s.filters,
-                        shifted(window, ((y - first_y) * wide + x0 - first_x) * side),
-                        high * wide * side, -wide * side, -side, side, begin, NONE,
-                        shifted(
-                            sums, (i * block.wide + phase + j * s.stride_across) * side
-                        ),
-                        numbers * side, s.stride_across * side, np.int64(filter_),
-                    )  # fmt: skip
-        for r in range(some):
-            lay_block(
-                block, shifted(own, r * image), s.channels * image, s.height, s.width,
-                shifted(sums, r * numbers * side), spare, True,
-            )  # fmt: skip
+        for row in range(0, block.high, lines):
+            piece = lines_of(block, row, lines)
+            if filter_ > 0:
+                lay_rows(piece, some, own, s.channels, s.height, s.width, sums, spare, False)
+            for i in range(piece.high):
+                down, count_down, y = meets(
+                    piece.y + i + s.padding_top, 1, s.stride_down, s.taps_down, s.out_height
+                )
+                for phase in range(min(s.stride_across, piece.wide)):
+                    alike = (piece.wide - phase + s.stride_across - 1) // s.stride_across
+                    for j in range(0, alike, WIDEST):
+                        vectors, x = min(WIDEST, alike - j), phase + j * s.stride_across
+                        across, count_across, k = meets(
+                            piece.x + x + s.padding_left, vectors, s.stride_across, s.taps_across,
+                            s.out_width,
+                        )  # fmt: skip
+                        tap = (c * s.taps_down + down) * s.taps_across + across
+                        number_tiles(
+                            some, vectors, filters, count_down, count_across,
+                            shifted(weight, tap * s.filters + filter_), pointer(places), UNIT,
+                            s.stride_down * s.taps_across * s.filters, s.stride_across * s.filters,
+                            shifted(window, ((y - first_y) * wide + k - first_x) * side),
+                            high * wide * side, -wide * side, -side, side, begin, NONE,
+                            shifted(sums, (i * piece.wide + x) * side),
+                            piece.high * piece.wide * side, s.stride_across * side,
+                            np.int64(filter_), STRAIGHT,
+                        )  # fmt: skip
+            lay_rows(piece, some, own, s.channels, s.height, s.width, sums, spare, True)
 
 
 @kernel(
@@ -452,7 +454,7 @@ def taps_gradient(s, grad_out, x, lo, hi, scratch, grad_weight):
     for c in range(first, last, some):
         channels = min(some, last - c)
         from_, to = max(lo, c * taps), min(hi, (c + channels) * taps)
-        new = True
+        more = BEGIN
         for b in range(0, batch, together):
             for y in range(0, s.out_height, high):
                 for x0 in range(0, s.out_width, wide):
@@ -461,10 +463,10 @@ def taps_gradient(s, grad_out, x, lo, hi, scratch, grad_weight):
                         x0, min(wide, s.out_width - x0),
                     )  # fmt: skip
                     gradient_block(
-                        s, block, pointer(grad_out), pointer(x), c, channels, from_, to, new,
+                        s, block, pointer(grad_out), pointer(x), c, channels, from_, to, more,
                         pointer(scratch), shifted(grad_weight, (from_ - lo) * s.filters),
                     )  # fmt: skip
-                    new = False
+                    more = UNIT
 
 
 @part
@@ -474,17 +476,15 @@ def extent(places, stride, taps):
 
 
 @part
-def gradient_block(s, block, grad_out, x, channel, channels, lo, hi, new, scratch, grad_weight):
-    """What a block of the output and some channels add to the taps ``lo..hi``, or begin with."""
+def gradient_block(s, block, grad_out, x, channel, channels, lo, hi, more, scratch, grad_weight):
+    """What a block of the output and some channels add to the taps ``lo..hi``, the first anew."""
     side, places = width_of(x), room_like(AN_INDEX)
     image, result = s.channels * s.height * s.width, s.out_height * s.out_width
     numbers, taps = block.high * block.wide, s.taps_down * s.taps_across
     high = extent(block.high, s.stride_down, s.taps_down)
     wide = extent(block.wide, s.stride_across, s.taps_across)
     groups = (block.samples + side - 1) // side
-    spare, begin = scratch, zeros(scratch)
-    sums = shifted(scratch, 2 * side * side)
-    grads = shifted(sums, TALLEST * WIDEST * side)
+    spare, grads = scratch, shifted(scratch, 2 * side * side)
     window = shifted(grads, groups * s.filters * numbers * side)
     for g in range(groups):
         own = Block(
@@ -514,14 +514,9 @@ def gradient_block(s, block, grad_out, x, channel, channels, lo, hi, new, scratc
                 some, vectors, groups, block.high, block.wide, window, pointer(places),
                 channels * high * wide * side, s.stride_down * wide * side,
                 s.stride_across * side, shifted(grads, f * numbers * side),
-                s.filters * numbers * side, block.wide * side, side, numbers * side, begin, NONE,
-                sums, WIDEST * side, side, BEGIN,
+                s.filters * numbers * side, block.wide * side, side, numbers * side, window, NONE,
+                shifted(grad_weight, (k - lo) * s.filters + f), s.filters, UNIT, more, STRAIGHT,
             )  # fmt: skip
-            for r in range(some):
-                row = vector(grad_weight, (k + r - lo) * s.filters + f, vectors)
-                for v in range(vectors):
-                    total = added_up(vector(sums, (r * WIDEST + v) * side, side))
-                    row[v] = total if new else row[v] + total
 
 
 @part(inline=True, fastmath=SUMS)
@@ -548,7 +543,7 @@ def filters_gradient(grad_out, grad_bias):
 @part
 def room(side):
     """Vectors that windows and sums of a block may have, beside what is spare and zero."""
-    return (SCRATCH - ZEROS) // side - 2 * side - TALLEST * WIDEST
+    return (SCRATCH - ZEROS) // side - 2 * side
 
 
 @part(inline=True)
