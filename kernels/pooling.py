@@ -9,7 +9,9 @@ and Deep Learning*, chapter 6, on max-pooling.
 
 import numpy as np
 
+from ._halves import halve, lead_halves_back
 from ._kernel import TWO, kernel, part
+from ._memory import pointer
 from ._op import op
 from .convolution import images
 
@@ -107,11 +109,12 @@ def pool_largest(x, taps_down, taps_across, stride_down, stride_across, out):
 )
 def max_pool2d_forward(x, kernel_height, kernel_width, stride_height, stride_width, out):
     """``out = the largest x`` under the window; NaN where there is one."""
+    _, _, rows, columns = out.shape
     halves = kernel_height == kernel_width == stride_height == stride_width == 2
     for b in range(x.shape[0]):
         for c in range(x.shape[1]):
             if halves:
-                pool_largest(x[b, c], TWO, TWO, TWO, TWO, out[b, c])
+                halve(rows, columns, x.shape[3], pointer(x[b, c]), pointer(out[b, c]))
             else:
                 pool_largest(
                     x[b, c], kernel_height, kernel_width, stride_height, stride_width, out[b, c]
@@ -158,14 +161,18 @@ def max_pool2d_backward(
 
     A value that is the largest of several windows takes the sum.
     """
+    _, _, rows, columns = out.shape
     halves = kernel_height == kernel_width == stride_height == stride_width == 2
     slope = x.dtype.type(alpha_x)
     for b in range(x.shape[0]):
         for c in range(x.shape[1]):
             if halves:
-                lead_back(
-                    grad_out[b, c], x[b, c], out[b, c], TWO, TWO, TWO, TWO, slope, grad_x[b, c]
-                )
+                lead_halves_back(
+                    rows, columns, x.shape[3], pointer(grad_out[b, c]), pointer(x[b, c]),
+                    pointer(out[b, c]), slope, pointer(grad_x[b, c]),
+                )  # fmt: skip
+                clear(grad_x[b, c, 2 * rows :])
+                clear(grad_x[b, c, :, 2 * columns :])
             else:
                 lead_back(
                     grad_out[b, c], x[b, c], out[b, c], kernel_height, kernel_width,
