@@ -37,7 +37,7 @@ def alike(printed, promised):
 @pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: the training takes minutes")
 def test_the_session_prints_what_it_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # it writes files
-    assert len(SESSION) == 9
+    assert len(SESSION) == 10
     names = {}
     for code, promised in SESSION:
         assert promised, "a block without its output"
