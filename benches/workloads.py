@@ -10,7 +10,11 @@ OUTPUT = {"cross_entropy": "softmax", "mse": "linear", "quadratic": "sigmoid"}
 
 
 class Training(NamedTuple):
-    """A network, its loss and its optimizer, and how many rows of data it sees in batches."""
+    """A network, its loss and its optimizer, and how many rows of data it sees in batches.
+
+    Dense layers of these ``widths``; before them, where there is an ``image`` (channels, height,
+    width), ``convolutions`` (filters, size of the window), each with max-pooling of 2 x 2.
+    """
 
     widths: tuple[int, ...]
     loss: str
@@ -22,8 +26,15 @@ class Training(NamedTuple):
     decay: float = 0.0  # step t is taken at rate / (1 + decay * t)
     scale: float = 1.0  # the network sees x * scale + offset
     offset: float = 0.0
+    image: tuple[int, ...] = ()
+    convolutions: tuple[tuple[int, int], ...] = ()
 
     unit = "step"
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of a sample."""
+        return self.image or self.widths[:1]
 
     @property
     def steps(self) -> int:
@@ -33,13 +44,24 @@ class Training(NamedTuple):
     @property
     def flop(self) -> int:
         """Of the products in a step; the gradient of the data is not computed."""
-        products = _products(self.widths)
+        products = [*self._windows(), *_products(self.widths)]
         return 2 * self.batch * (3 * sum(products) - products[0])
+
+    def _windows(self) -> list[int]:
+        """Products of a sample in each convolution."""
+        found: list[int] = []
+        if self.image:
+            channels, height, width = self.image
+            for filters, size in self.convolutions:
+                height, width = height - size + 1, width - size + 1
+                found.append(channels * size * size * filters * height * width)
+                channels, height, width = filters, height // 2, width // 2
+        return found
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Normal inputs; labels, or numbers for each output."""
         rng = np.random.default_rng(0)
-        x = rng.standard_normal((self.rows, self.widths[0]), np.float32)
+        x = rng.standard_normal((self.rows, *self.in_shape), np.float32)
         if self.loss == "mse":
             return x, rng.standard_normal((self.rows, self.widths[-1]), np.float32)
         labels = rng.integers(0, self.widths[-1], self.rows)
@@ -48,7 +70,9 @@ class Training(NamedTuple):
     def __str__(self) -> str:
         loss = {"cross_entropy": "softmax cross-entropy", "mse": "MSE"}.get(self.loss, self.loss)
         optimizer = {"adam": "Adam", "sgd": "SGD"}[self.optimizer]
-        return f"{chain(self.widths)} {self.hidden}, {loss}, {optimizer}, batch {self.batch}"
+        front = "x".join(map(str, self.image)) + ", " if self.image else ""
+        front += "".join(f"conv {f} of {s}x{s}, pool, " for f, s in self.convolutions)
+        return f"{front}{chain(self.widths)} {self.hidden}, {loss}, {optimizer}, batch {self.batch}"
 
 
 class Inference(NamedTuple):
@@ -60,6 +84,11 @@ class Inference(NamedTuple):
     unit = "call"
     hidden = "relu"
     loss = "mse"  # of which the output is linear
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of a sample."""
+        return self.widths[:1]
 
     @property
     def flop(self) -> int:
@@ -98,6 +127,14 @@ TRAINING = {
     "tabular": Training((8, 64, 64, 1), "mse", 32, 6_400),
     "deep": Training((64,) * 11 + (10,), "cross_entropy", 64, 6_400),
     "mnist": Training((784, 128, 128, 10), "cross_entropy", 128, 12_800),
+    "lenet": Training(
+        (256, 120, 84, 10),
+        "cross_entropy",
+        128,
+        1_280,
+        image=(1, 28, 28),
+        convolutions=((6, 5), (16, 5)),
+    ),
     "wide": Training((784, 1024, 1024, 10), "cross_entropy", 512, 1_536),
 }
 INFERENCE = {

@@ -97,6 +97,18 @@ def test_flop_worked_by_hand():
     assert Inference((2, 3, 1), 4).flop == 2 * 36
 
 
+def test_flop_of_windows():
+    """Two filters of 3 x 3 see 4 x 4 places of a 6 x 6 image, of which 2 x 2 x 2 values are left.
+
+    9 x 2 x 16 = 288 products for a sample, forward and for the weights; 8 x 3 in the dense layer,
+    forward, for the weights and back.
+    """
+    work = Training((8, 3), "mse", 4, 4, image=(1, 6, 6), convolutions=((2, 3),))
+    assert work.flop == 2 * 4 * (2 * 288 + 3 * 24)
+    assert str(work).startswith("1x6x6, conv 2 of 3x3, pool, 8-3 relu")
+    assert work.data()[0].shape == (4, 1, 6, 6)
+
+
 def test_every_batch_is_full():
     for work in TRAINING.values():
         assert work.rows % work.batch == 0
@@ -106,7 +118,7 @@ def test_every_batch_is_full():
 def test_workloads_have_names_and_data(name):
     work = (TRAINING | INFERENCE)[name]
     data = work.data() if name in TRAINING else (work.data(),)
-    assert data[0].shape == (work.rows, work.widths[0]) and data[0].dtype == np.float32
+    assert data[0].shape == (work.rows, *work.in_shape) and data[0].dtype == np.float32
     assert all(len(array) == work.rows for array in data)
     assert str(work.widths[0]) in str(work)
 

@@ -14,20 +14,28 @@ def optimizer(work):
 
 def network(work, threads=1, **options):
     """A network for a workload, with the initial weights of seed 0 or another."""
-    layers = [fnn.Dense(width, work.hidden) for width in work.widths[1:-1]]
+    layers = []
+    for filters, size in getattr(work, "convolutions", ()):
+        layers += [fnn.Conv2D(filters, size, work.hidden), fnn.MaxPool2D()]
+    layers += [fnn.Flatten()] if layers else []
+    layers += [fnn.Dense(width, work.hidden) for width in work.widths[1:-1]]
     layers.append(fnn.Dense(work.widths[-1], OUTPUT[work.loss]))
     if getattr(work, "scale", 1) != 1:
         layers.insert(0, fnn.Input(work.widths[:1], scale=work.scale, offset=work.offset))
     if threads == processors():
         threads = None  # what users get: the library chooses, up to so many
-    given = {"loss": work.loss, "input_shape": work.widths[:1], "seed": 0, "threads": threads}
+    given = {"loss": work.loss, "input_shape": work.in_shape, "seed": 0, "threads": threads}
     return fnn.Network(layers, **given | options)
 
 
 def initial(work):
     """Pairs (weight, bias) that all begin with."""
-    layers = network(work).layers
-    return [(layer.weight.copy(), layer.bias.copy()) for layer in layers]
+    return [(layer.weight.copy(), layer.bias.copy()) for layer in weighted(network(work))]
+
+
+def weighted(net):
+    """Layers with a weight and a bias."""
+    return [layer for layer in net.layers if isinstance(layer, fnn.Dense | fnn.Conv2D)]
 
 
 def loaded(work, weights, threads):
@@ -38,7 +46,7 @@ def loaded(work, weights, threads):
 
 
 def load(net, weights):
-    for layer, (weight, bias) in zip(net.layers, weights, strict=True):
+    for layer, (weight, bias) in zip(weighted(net), weights, strict=True):
         layer.weight, layer.bias = weight, bias
 
 

@@ -21,7 +21,13 @@ def forward(jax, work, params, x):
     """Outputs without the last activation."""
     activation = jax.nn.relu if work.hidden == "relu" else jax.nn.sigmoid
     for weight, bias in params[:-1]:
-        x = activation(x @ weight + bias)
+        if weight.ndim == 4:
+            kinds = ("NCHW", "IHWO", "NCHW")
+            x = jax.lax.conv_general_dilated(x, weight, (1, 1), "VALID", dimension_numbers=kinds)
+            x, window = activation(x + bias[:, None, None]), (1, 1, 2, 2)
+            x = jax.lax.reduce_window(x, -jax.numpy.inf, jax.lax.max, window, window, "VALID")
+            continue
+        x = activation(x.reshape(len(x), -1) @ weight + bias)
     weight, bias = params[-1]
     return x @ weight + bias
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from benches.peers import Unavailable
 from benches.workloads import BETA1, BETA2, EPSILON
 
 
@@ -52,6 +53,8 @@ def gradients(work, weights, outs, grad):
 
 
 def training(work, weights, data, threads):
+    if work.image:
+        raise Unavailable("convolutions are not written out")
     x, y = data
     batches = [
         (x[start : start + work.batch], y[start : start + work.batch])

@@ -2,6 +2,7 @@
 
 import warnings
 
+from benches.peers import Unavailable
 from benches.workloads import BETA1, BETA2, EPSILON
 
 
@@ -20,6 +21,8 @@ def estimator(work, kind, **options):
 def training(work, weights, data, threads):
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
+    if work.image:
+        raise Unavailable("has no convolution")
     x, y = data
     if work.loss == "quadratic":
         y = y.argmax(axis=1)  # it has no quadratic cost: softmax and cross-entropy

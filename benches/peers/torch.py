@@ -14,11 +14,19 @@ def model_of(work, weights, output=None):
 
     layers = []
     for weight, bias in weights:
-        linear = nn.Linear(*weight.shape)
+        if weight.ndim == 4:
+            channels, size, _, filters = weight.shape
+            layer, own = nn.Conv2d(channels, filters, size), weight.transpose(3, 0, 1, 2)
+        else:
+            layer, own = nn.Linear(*weight.shape), weight.T
+            if layers and isinstance(layers[-1], nn.MaxPool2d):
+                layers.append(nn.Flatten())
         with no_grad():
-            linear.weight.copy_(tensor(weight.T))
-            linear.bias.copy_(tensor(bias))
-        layers += [linear, nn.ReLU() if work.hidden == "relu" else nn.Sigmoid()]
+            layer.weight.copy_(tensor(own))
+            layer.bias.copy_(tensor(bias))
+        layers += [layer, nn.ReLU() if work.hidden == "relu" else nn.Sigmoid()]
+        if weight.ndim == 4:
+            layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers[:-1], *([output] if output else []))
 
 
