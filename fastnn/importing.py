@@ -7,12 +7,14 @@ differ in detail; what it predicts does not. Files of Keras are read by `fastnn.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnn.layers import Activation, Dense, Layer
+from fastnn.images import AveragePool2D, Conv2D, MaxPool2D
+from fastnn.layers import Activation, Dense, Layer, Neurons
 from fastnn.network import Network
 from fastnn.noise import Dropout
 from fastnn.normalization import BatchNorm, LayerNorm
@@ -58,16 +60,16 @@ def assembled(parts: Sequence[Part], shape: tuple[int, ...], options: dict[str, 
             )
         sizes = part.layer.out_shape(sizes)
         before = joined[-1].layer if joined else None
-        plain = isinstance(before, Dense) and before.activation.name == "linear"
-        if isinstance(part.layer, Activation) and plain:
-            assert isinstance(before, Dense)
-            dense = Dense(before.units, part.layer, use_bias=before.use_bias)
-            joined[-1] = joined[-1]._replace(layer=dense)
-        else:
-            joined.append(part)
+        if isinstance(part.layer, Activation) and isinstance(before, Neurons):
+            if before.activation.name == "linear":
+                layer = copy.copy(before)
+                layer.activation = part.layer
+                joined[-1] = joined[-1]._replace(layer=layer)
+                continue
+        joined.append(part)
     arrays = [array for part in joined for array in part.arrays.values()]
     last = joined[-1].layer if joined else None
-    last = last.activation if isinstance(last, Dense) else last
+    last = last.activation if isinstance(last, Neurons) else last
     defaults: dict[str, Any] = {
         "dtype": np.result_type(np.float32, *arrays),
         "loss": LOSSES.get(last.name, "mse") if isinstance(last, Activation) else "mse",
@@ -149,7 +151,8 @@ def from_torch(
     activations : sequence of str, optional
         Of a mapping: what follows each linear layer, such as ``["relu", "linear"]``.
     input_shape : tuple of int, optional
-        Of a sample, where it is not flat or no layer tells its width.
+        Of a sample, where it is not flat or no layer tells its width: of images
+        (channels, height, width), as torch has them.
     **options
         Further arguments of `Network`. By default the dtype is that of the weights, and the loss
         the one that goes with the last activation.
@@ -189,11 +192,16 @@ def _width(parts: Sequence[Part]) -> int:
     """Values of a sample, from the first layer that tells."""
     each = 1
     for part in parts:
+        if isinstance(part.layer, Conv2D | MaxPool2D | AveragePool2D):
+            break
         if part.width is not None:
             return part.width // each
         if isinstance(part.layer, Embedding):
             each = part.layer.dim
-    raise ValueError("no layer tells how many values a sample has: give input_shape=(fan_in,)")
+    raise ValueError(
+        "no layer tells how many values a sample has: give input_shape=(fan_in,), or of images "
+        "(channels, height, width)"
+    )
 
 
 def _array(tensor: Any) -> np.ndarray:
@@ -287,6 +295,29 @@ def _linear(module: Any) -> Sequence[Part]:
     return [_dense(_array(module.weight), bias)]
 
 
+def _conv2d(module: Any) -> Sequence[Part]:
+    _require(module, dilation=((1, 1),), groups=(1,), padding_mode=("zeros",))
+    values = {"weight": _array(module.weight).transpose(1, 2, 3, 0)}
+    if module.bias is not None:
+        values["bias"] = _array(module.bias)
+    layer = Conv2D(
+        module.out_channels, module.kernel_size, strides=module.stride, padding=module.padding,
+        use_bias=module.bias is not None,
+    )  # fmt: skip
+    return [Part(layer, values)]
+
+
+def _max_pool2d(module: Any) -> Sequence[Part]:
+    _require(module, dilation=(1, (1, 1)), padding=(0, (0, 0)), return_indices=(False,))
+    _require(module, ceil_mode=(False,))
+    return [Part(MaxPool2D(module.kernel_size, module.stride), {})]
+
+
+def _avg_pool2d(module: Any) -> Sequence[Part]:
+    _require(module, padding=(0, (0, 0)), ceil_mode=(False,), divisor_override=(None,))
+    return [Part(AveragePool2D(module.kernel_size, module.stride), {})]
+
+
 def _leaky_relu(module: Any) -> Sequence[Part]:
     return [Part(Activation("leaky_relu", alpha=float(module.negative_slope)), {})]
 
@@ -369,6 +400,9 @@ PLAIN = {
 }
 OTHERS: dict[str, Callable[[Any], Sequence[Part]]] = {
     "Linear": _linear,
+    "Conv2d": _conv2d,
+    "MaxPool2d": _max_pool2d,
+    "AvgPool2d": _avg_pool2d,
     "LeakyReLU": _leaky_relu,
     "ELU": _elu,
     "GELU": _gelu,

@@ -21,17 +21,18 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastnn._check import whole
 from fastnn.files import FormatError
+from fastnn.images import AveragePool2D, Conv2D, MaxPool2D, Pool2D
 from fastnn.importing import Part, assembled
-from fastnn.layers import Activation, Dense
+from fastnn.layers import Activation, Dense, Elementwise, Layer
 from fastnn.network import Network
 from fastnn.noise import Dropout, GaussianNoise
-from fastnn.normalization import BatchNorm, LayerNorm, Normalization, Rescaling
+from fastnn.normalization import BatchNorm, LayerNorm, Normalization, Rescaling, Scaled
 from fastnn.shapes import Embedding, Flatten, Reshape
 
 __all__ = ["from_keras"]
@@ -49,6 +50,8 @@ ACTIVATIONS = {  # of Keras, and what they are here
     )
 } | {"swish": "silu"}
 SLOPE = 0.2  # of leaky_relu where Keras knows it by its name alone
+FOR_IMAGES = ("Conv2D", "MaxPooling2D", "AveragePooling2D")
+FORMATS = ("channels_last", "channels_first")
 
 Config = dict[str, Any]
 Shape = tuple[int, ...]
@@ -69,7 +72,7 @@ def from_keras(path: str | os.PathLike[str], **options: Any) -> Network:
     Returns
     -------
     Network
-        Which predicts as the model does.
+        Which predicts as the model does. Its images are channels first: see the notes.
 
     Raises
     ------
@@ -80,9 +83,19 @@ def from_keras(path: str | os.PathLike[str], **options: Any) -> Network:
     ImportError
         Where h5py is not installed.
 
+    Notes
+    -----
+    The layers for images here take ``(channels, height, width)``. Those of Keras take ``(height,
+    width, channels)``, unless their ``data_format`` is ``channels_first``. So in a model with such
+    layers every sample of three sizes is turned: an input of ``(28, 28, 1)`` becomes an
+    ``input_shape`` of ``(1, 28, 28)``, and the weights behind a ``Flatten`` are put in the new
+    order. Data ``(n, height, width, channels)`` has to be turned as well, by ``x.transpose(0, 3,
+    1, 2)``; where images come out, they are channels first too.
+
     Examples
     --------
     >>> net = from_keras("model.keras")  # doctest: +SKIP
+    >>> net.predict(images.transpose(0, 3, 1, 2))  # doctest: +SKIP
     """
     try:
         import h5py
@@ -105,7 +118,8 @@ def from_keras(path: str | os.PathLike[str], **options: Any) -> Network:
         with h5py.File(io.BytesIO(weights), "r") as file:
             arrays = Arrays(name, h5py, file, len(weights))
             dtype = _dtype(name, layers)
-            parts = list(_parts(name, layers, arrays, shape))
+            sample = _sample(shape, _channels_last(name, layers))
+            parts = list(_parts(name, layers, arrays, sample))
     except FormatError:
         raise
     except (
@@ -117,7 +131,7 @@ def from_keras(path: str | os.PathLike[str], **options: Any) -> Network:
         RuntimeError,
     ) as error:
         raise FormatError(f"{name!r}: not what Keras writes: {error}") from None
-    return assembled(parts, shape, {"dtype": dtype} | options)
+    return assembled(parts, sample.shape, {"dtype": dtype} | options)
 
 
 def _member(name: str, archive: zipfile.ZipFile, member: str, most: int) -> bytes:
@@ -169,6 +183,72 @@ def _sources(layer: Config) -> list[str]:
     ]
 
 
+class Sample(NamedTuple):
+    """A sample between two layers: its shape here, and how Keras lines up the same values.
+
+    What Keras has is ``sample.reshape(whole).transpose(axes)``; ``last`` says whether its images
+    have their channels last.
+    """
+
+    shape: Shape
+    whole: Shape
+    axes: tuple[int, ...]
+    last: bool
+
+    @property
+    def alike(self) -> bool:
+        """Whether the values stand in the same order on both sides."""
+        long = [axis for axis in self.axes if self.whole[axis] > 1]
+        return long == sorted(long)
+
+    def rows(self, array: np.ndarray) -> np.ndarray:
+        """An array with a row for each value, put in the order that the values have here."""
+        if self.alike:
+            return array
+        turned = array.reshape(*(self.whole[axis] for axis in self.axes), -1)
+        back = sorted(range(len(self.axes)), key=self.axes.__getitem__)
+        return turned.transpose(*back, len(back)).reshape(array.shape)
+
+    def behind(self, layer: Layer, config: Config) -> Sample:
+        """What comes out of a layer."""
+        shape = layer.out_shape(self.shape)
+        if isinstance(layer, Elementwise | Scaled):
+            return self
+        if isinstance(layer, Flatten):
+            axes = self.axes
+            if len(self.shape) > 1 and config.get("data_format") == "channels_first":
+                axes = (*axes[1:], axes[0])  # Keras puts the channels last before it flattens
+            return self._replace(shape=shape, axes=axes)
+        return _here(shape, self.last)
+
+
+def _here(shape: Shape, last: bool) -> Sample:
+    """A sample of this shape here that no Flatten has lined up."""
+    turned = last and len(shape) == 3
+    return Sample(shape, shape, (1, 2, 0) if turned else tuple(range(len(shape))), last)
+
+
+def _sample(shape: Shape, last: bool) -> Sample:
+    """The same of a shape that Keras gives."""
+    if last and len(shape) == 3:
+        height, width, channels = shape
+        shape = channels, height, width
+    return _here(shape, last)
+
+
+def _channels_last(name: str, layers: list[Config]) -> bool:
+    """Whether the model has layers for images whose channels come last."""
+    images = [layer["config"] for layer in layers if layer["class_name"] in FOR_IMAGES]
+    formats = [config["data_format"] for config in images]
+    for given in formats:
+        if given not in FORMATS or given != formats[0]:
+            raise ValueError(
+                f"{name!r}: the layers for images must have one data_format, "
+                f"{' or '.join(FORMATS)}, got {formats!r:.80}"
+            )
+    return formats[:1] == ["channels_last"]
+
+
 class Arrays:
     """The arrays of a file, none of which is read before its size is known to be right."""
 
@@ -215,9 +295,7 @@ class Arrays:
         return data[()].astype(kind.newbyteorder("="))
 
 
-def _parts(
-    name: str, layers: list[Config], arrays: Arrays, shape: tuple[int, ...]
-) -> Iterator[Part]:
+def _parts(name: str, layers: list[Config], arrays: Arrays, sample: Sample) -> Iterator[Part]:
     """The layers here, with their parameters."""
     seen: Counter[str] = Counter()
     for layer, after in zip(layers, [*layers[1:], {}], strict=True):
@@ -236,12 +314,19 @@ def _parts(
             continue
         if kind == "Embedding" and after.get("class_name") != "Flatten":
             raise ValueError(f"{name!r}: an Embedding must have a Flatten behind it")
+        if kind == "Embedding":
+            _require("Flatten", after["config"], data_format="channels_last")
         _require(kind, config, quantization_config=None, lora_rank=None)
-        part = LAYERS[kind](config, arrays, group, shape)
-        shape = part.layer.out_shape(shape)
-        if math.prod(shape) > LARGEST:
-            raise FormatError(f"{name!r}: {group} gives samples of shape {shape!r:.80}")
+        part = LAYERS[kind](config, arrays, group, sample)
+        sample = sample.behind(part.layer, config)
+        if math.prod(sample.shape) > LARGEST:
+            raise FormatError(f"{name!r}: {group} gives samples of shape {sample.shape!r:.80}")
         yield part
+    if len(sample.shape) == 1 and not sample.alike:
+        raise ValueError(
+            f"{name!r}: flattened images as output are not supported, their values would come in "
+            "another order; from_keras takes a Dense behind them, or images as output"
+        )
 
 
 def _snake(kind: str) -> str:
@@ -274,8 +359,9 @@ def _dtype(name: str, layers: list[Config]) -> str:
     return first
 
 
-def _flat(kind: str, shape: Shape, config: Config | None = None) -> int:
+def _flat(kind: str, sample: Sample, config: Config | None = None) -> int:
     """Values of a sample, for a layer that works along them and nothing else."""
+    shape = sample.shape
     axis = (config or {}).get("axis", -1)
     axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
     if len(shape) != 1 or axis not in (-1, 1):
@@ -295,39 +381,84 @@ def _activation(name: Any) -> Activation:
     return Activation(ACTIVATIONS[name], alpha=alpha)
 
 
-def _dense(config: Config, arrays: Arrays, group: str, shape: Shape) -> Part:
-    width = _flat("Dense", shape)
+def _dense(config: Config, arrays: Arrays, group: str, sample: Sample) -> Part:
+    width = _flat("Dense", sample)
     units, biased = whole("units", config["units"]), bool(config["use_bias"])
     shapes: list[tuple[int, ...]] = [(width, units), (units,)]
-    values = arrays.take(group, shapes if biased else shapes[:1])
+    weight, *bias = arrays.take(group, shapes if biased else shapes[:1])
     layer = Dense(units, _activation(config["activation"]), use_bias=biased)
-    return Part(layer, dict(zip(("weight", "bias"), values, strict=False)))
+    return _summed(layer, sample.rows(weight), bias)
 
 
-def _scaled(config: Config, arrays: Arrays, group: str, width: int, *more: str) -> Any:
+def _summed(layer: Layer, weight: np.ndarray, bias: list[np.ndarray]) -> Part:
+    """A layer of neurons, with the bias that it may have."""
+    return Part(layer, {"weight": weight} | dict(zip(("bias",), bias, strict=False)))
+
+
+def _image(kind: str, sample: Sample) -> int:
+    """Channels of a sample, for a layer that works on images."""
+    if len(sample.shape) != 3:
+        raise ValueError(
+            f"{kind} needs images of Keras, of three sizes, got samples of shape {sample.shape}"
+        )
+    return sample.shape[0]
+
+
+def _conv(config: Config, arrays: Arrays, group: str, sample: Sample) -> Part:
+    channels = _image("Conv2D", sample)
+    _require("Conv2D", config, dilation_rate=[1, 1], groups=1)
+    padding, biased = config["padding"], bool(config["use_bias"])
+    activation = _activation(config["activation"])
+    if activation.name == "softmax":  # over the channels in Keras, over all values here
+        raise ValueError("Conv2D(activation='softmax') is not supported; flatten the images before")
+    if padding not in ("valid", "same"):
+        raise ValueError(
+            f"Conv2D(padding={padding!r:.80}) is not supported; from_keras takes 'valid' or 'same'"
+        )
+    layer = Conv2D(
+        config["filters"], config["kernel_size"], activation,
+        strides=config["strides"], padding=padding, use_bias=biased,
+    )  # fmt: skip
+    shapes = [(*layer.kernel_size, channels, layer.filters), (layer.filters,)]
+    weight, *bias = arrays.take(group, shapes if biased else shapes[:1])
+    return _summed(layer, weight.transpose(2, 0, 1, 3), bias)
+
+
+def _pool(kind: str, layer: type[Pool2D]) -> Callable[..., Part]:
+    def found(config: Config, arrays: Arrays, group: str, sample: Sample) -> Part:
+        _image(kind, sample)
+        _require(kind, config, padding="valid")
+        return Part(layer(config["pool_size"], config["strides"]), {})
+
+    return found
+
+
+def _scaled(config: Config, arrays: Arrays, group: str, sample: Sample, *more: str) -> Any:
     """Arrays of a normalization, 1 and 0 for those that it has not."""
+    (width,) = sample.shape
     names = [n for n, has in (("weight", "scale"), ("bias", "center")) if config[has]]
-    values = arrays.take(group, [(width,)] * (len(names) + len(more)))
+    found = arrays.take(group, [(width,)] * (len(names) + len(more)))
+    values = [sample.rows(array) for array in found]
     plain = {"weight": np.ones(width, np.float32), "bias": np.zeros(width, np.float32)}
     return plain | dict(zip([*names, *more], values, strict=True))
 
 
-def _batch_norm(config: Config, arrays: Arrays, group: str, shape: Shape) -> Part:
-    width = _flat("BatchNormalization", shape, config)
+def _batch_norm(config: Config, arrays: Arrays, group: str, sample: Sample) -> Part:
+    _flat("BatchNormalization", sample, config)
     _require("BatchNormalization", config, renorm=False)
     layer = BatchNorm(config["momentum"], config["epsilon"])
-    return Part(layer, _scaled(config, arrays, group, width, "running_mean", "running_var"))
+    return Part(layer, _scaled(config, arrays, group, sample, "running_mean", "running_var"))
 
 
-def _layer_norm(config: Config, arrays: Arrays, group: str, shape: Shape) -> Part:
-    width = _flat("LayerNormalization", shape, config)
+def _layer_norm(config: Config, arrays: Arrays, group: str, sample: Sample) -> Part:
+    _flat("LayerNormalization", sample, config)
     _require("LayerNormalization", config, rms_scaling=False)
-    return Part(LayerNorm(config["epsilon"]), _scaled(config, arrays, group, width))
+    return Part(LayerNorm(config["epsilon"]), _scaled(config, arrays, group, sample))
 
 
-def _normalization(config: Config, arrays: Arrays, group: str, shape: Shape) -> Part:
+def _normalization(config: Config, arrays: Arrays, group: str, sample: Sample) -> Part:
     """Mean and variance are in the config where they were given, else in the weights."""
-    width = _flat("Normalization", shape, config)
+    width = _flat("Normalization", sample, config)
     _require("Normalization", config, invert=False)
     found = [config["mean"], config["variance"]]
     if found == [None, None]:
@@ -339,11 +470,11 @@ def _normalization(config: Config, arrays: Arrays, group: str, shape: Shape) -> 
         )
     deviation = np.maximum(np.sqrt(variance), 1e-7)  # as Keras guards against 0
     layer = Normalization()
-    layer._adapted = {"weight": 1 / deviation, "bias": mean}
+    layer._adapted = {"weight": sample.rows(1 / deviation), "bias": sample.rows(mean)}
     return Part(layer, layer._adapted)
 
 
-def _embedding(config: Config, arrays: Arrays, group: str, shape: Shape) -> Part:
+def _embedding(config: Config, arrays: Arrays, group: str, sample: Sample) -> Part:
     _require("Embedding", config, mask_zero=False)
     layer = Embedding(config["input_dim"], config["output_dim"])
     (table,) = arrays.take(group, [(layer.vocabulary, layer.dim)])
@@ -356,8 +487,8 @@ def _relu(config: Config, *_: Any) -> Part:
     return Part(Activation("leaky_relu", alpha=slope) if slope else Activation("relu"), {})
 
 
-def _softmax(config: Config, arrays: Arrays, group: str, shape: Shape) -> Part:
-    _flat("Softmax", shape, config)
+def _softmax(config: Config, arrays: Arrays, group: str, sample: Sample) -> Part:
+    _flat("Softmax", sample, config)
     return Part(Activation("softmax"), {})
 
 
@@ -365,9 +496,23 @@ def _rescaling(config: Config, *_: Any) -> Part:
     return Part(Rescaling(config["scale"], config["offset"]), {})
 
 
+def _reshape(config: Config, arrays: Arrays, group: str, sample: Sample) -> Part:
+    given = Reshape(config["target_shape"]).shape
+    after = _sample(given, sample.last)
+    if not (sample.alike and after.alike):
+        raise ValueError(
+            f"Reshape({given}) of or to images of several channels that come last is not "
+            "supported, their values would come in another order"
+        )
+    return Part(Reshape(after.shape), {})
+
+
 LAYERS: dict[str, Callable[..., Part]] = {
     "InputLayer": lambda *_: Part(Flatten(), {}),
     "Dense": _dense,
+    "Conv2D": _conv,
+    "MaxPooling2D": _pool("MaxPooling2D", MaxPool2D),
+    "AveragePooling2D": _pool("AveragePooling2D", AveragePool2D),
     "Activation": lambda config, *_: Part(_activation(config["activation"]), {}),
     "ReLU": _relu,
     "LeakyReLU": lambda c, *_: Part(Activation("leaky_relu", alpha=c["negative_slope"]), {}),
@@ -381,5 +526,5 @@ LAYERS: dict[str, Callable[..., Part]] = {
     "Rescaling": _rescaling,
     "Embedding": _embedding,
     "Flatten": lambda *_: Part(Flatten(), {}),
-    "Reshape": lambda config, *_: Part(Reshape(config["target_shape"]), {}),
+    "Reshape": _reshape,
 }

@@ -135,6 +135,27 @@ def test_torch_shapes_and_tables():
     agree(module, RNG.integers(0, 9, (7, 4)))
 
 
+@pytest.mark.filterwarnings("ignore:Using padding")  # torch, of windows of even size
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_hundred_networks_for_images(dtype):
+    nn = pytest.importorskip("torch").nn
+    rng = np.random.default_rng(4)
+    for _ in range(100):
+        shape = tuple(int(n) for n in (rng.integers(1, 5), *rng.integers(7, 15, 2)))
+        strides = int(rng.integers(1, 3))
+        padding = rng.choice(np.array(["valid", "same", 1, (2, 0)], object))
+        first = nn.Conv2d(
+            shape[0], int(rng.integers(1, 9)), tuple(int(n) for n in rng.integers(1, 5, 2)),
+            stride=1 if padding == "same" else strides, padding=padding, bias=rng.random() < 0.5,
+        )  # fmt: skip
+        pool = [nn.MaxPool2d(2), nn.AvgPool2d((2, 1), 1)][int(rng.integers(2))]
+        second = nn.Conv2d(first.out_channels, 3, 1)
+        module = sequential(first, nn.ReLU(), pool, second, nn.Tanh(), nn.Flatten(), dtype=dtype)
+        net = agree(module, rng.standard_normal((5, *shape)).astype(dtype), input_shape=shape)
+        assert [type(layer).__name__ for layer in net.layers[::2]] == ["Conv2D", "Conv2D"]
+        assert net.layers[0].activation.name == "relu"
+
+
 def test_a_state_dict_needs_no_torch():
     state = {
         "body.0.weight": RNG.standard_normal((4, 5)),
@@ -159,7 +180,7 @@ def test_a_state_dict_needs_no_torch():
 def test_what_of_torch_is_not_supported():
     nn = pytest.importorskip("torch").nn
     for modules, message in (
-        ([nn.Conv1d(1, 1, 1)], "1: Conv1d is not supported; from_torch takes BatchNorm1d"),
+        ([nn.Conv1d(1, 1, 1)], "1: Conv1d is not supported; from_torch takes AvgPool2d"),
         ([nn.GELU(approximate="tanh")], "approximate='tanh'"),
         ([nn.Softmax(dim=0)], "Softmax.dim=0"),
         ([nn.Softplus(beta=2)], "beta=2"),
@@ -167,6 +188,12 @@ def test_what_of_torch_is_not_supported():
         ([nn.BatchNorm1d(4, track_running_stats=False)], "running means"),
         ([nn.Embedding(3, 2), nn.Linear(2, 1)], "Flatten behind it"),
         ([nn.Flatten(0)], "start_dim=0"),
+        ([nn.Conv2d(2, 2, 1, groups=2)], "groups=2"),
+        ([nn.Conv2d(2, 2, 1, dilation=2)], r"dilation=\(2, 2\)"),
+        ([nn.Conv2d(2, 2, 1, padding_mode="circular")], "padding_mode='circular'"),
+        ([nn.MaxPool2d(3, padding=1)], "padding=1"),
+        ([nn.MaxPool2d(3, ceil_mode=True)], "ceil_mode=True"),
+        ([nn.AvgPool2d(3, divisor_override=2)], "divisor_override=2"),
     ):
         with pytest.raises(ValueError, match=message):
             fnn.from_torch(sequential(nn.Linear(5, 4), *modules))
@@ -206,19 +233,19 @@ def write(path, config, weights):
     return path
 
 
-@pytest.mark.parametrize("name", ["sequential", "functional"])
+@pytest.mark.parametrize("name", ["sequential", "functional", "images", "reshaped"])
 def test_files_that_keras_wrote(name):
     pytest.importorskip("h5py")
     arrays = np.load(DATA / "keras.npz")
     net = fnn.from_keras(DATA / f"{name}.keras", **NUMPY)
-    want = arrays[f"{name}_y"]
+    x, want = arrays[f"{name}_x"], arrays[f"{name}_y"]
     assert net.dtype == want.dtype
-    close(net.predict(arrays[f"{name}_x"]), want)
+    close(net.predict(x.transpose(0, 3, 1, 2) if name == "images" else x), want)
 
 
 def test_every_layer_of_the_table_is_in_a_file():
     seen = set()
-    for name in ("sequential", "functional"):
+    for name in ("sequential", "functional", "images"):
         with zipfile.ZipFile(DATA / f"{name}.keras") as archive:
             config = json.loads(archive.read("config.json"))
         seen |= {layer["class_name"] for layer in config["config"]["layers"]}
@@ -232,7 +259,12 @@ def at(config, place):
 @pytest.mark.parametrize(
     ("place", "changes", "message"),
     [
-        (4, {"class_name": "Conv2D"}, "class 'Conv2D' is not supported; from_keras takes Activat"),
+        (4, {"class_name": "Conv1D"}, "class 'Conv1D' is not supported; from_keras takes Activat"),
+        (
+            1,
+            {"class_name": "MaxPooling2D", "pool_size": [2, 2]},
+            "from_keras takes images, of three sizes",
+        ),
         (4, {"registered_name": "mine>Dense"}, "class 'Dense' is not supported"),
         (4, {"module": "os"}, "class 'Dense' is not supported"),
         (4, {"activation": "hard_sigmoid"}, "'hard_sigmoid' is not supported; from_keras takes"),

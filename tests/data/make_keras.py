@@ -1,4 +1,4 @@
-"""Made ``sequential.keras``, ``functional.keras`` and ``keras.npz`` beside this file.
+"""Made the files of Keras and ``keras.npz`` beside this file.
 
     pip install keras jax h5py
     python tests/data/make_keras.py
@@ -50,17 +50,47 @@ def functional():
     return keras.Model(first, layers.Dense(1, "sigmoid")(tensor))
 
 
+def images():
+    """Convolution and pooling of images with channels, which come last in Keras."""
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            *(keras.Input((9, 8, 3)), layers.Rescaling(0.5)),
+            layers.Conv2D(5, (3, 2), padding="same", activation="relu"),
+            *(layers.MaxPooling2D((2, 2)), layers.Conv2D(4, 2, strides=(1, 2), use_bias=False)),
+            *(layers.LeakyReLU(), layers.AveragePooling2D((2, 1), strides=1)),
+            *(layers.Flatten(), layers.Dropout(0.1), layers.Dense(3, activation="softmax")),
+        ]
+    )
+
+
+def reshaped():
+    """Flat samples that become images with one channel."""
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            *(keras.Input((30,)), layers.Reshape((6, 5, 1)), layers.Conv2D(3, 2)),
+            *(layers.Flatten(), layers.Dense(2)),
+        ]
+    )
+
+
 def main():
     os.environ |= {"KERAS_BACKEND": "jax", "JAX_ENABLE_X64": "1"}
     rng, arrays = np.random.default_rng(0), {}
-    models = {"sequential": sequential(rng), "functional": functional()}
+    models = {"images": images(), "reshaped": reshaped(), "sequential": sequential(rng)}
+    models["functional"] = functional()  # last: it changes what floats are
     for name, model in models.items():
         model.compile(loss="mse", optimizer="adam")  # what is saved of it is to be passed over
         for weight in model.weights:
             if weight.dtype in ("float32", "float64") and not weight.path.startswith("normal"):
                 noise = 0.4 * (rng.random(weight.shape) - 0.5)
                 weight.assign(weight + noise.astype(weight.dtype))
-        x = rng.standard_normal((8, 2, 3)).astype("float32")
+        x = rng.standard_normal((8, *model.input_shape[1:])).astype("float32")
         x = rng.integers(0, 9, (8, 4)) if name == "functional" else x
         arrays |= {f"{name}_x": x, f"{name}_y": np.asarray(model(x, training=False))}
         path = FOLDER / f"{name}.keras"
