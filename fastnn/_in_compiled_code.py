@@ -128,7 +128,7 @@ class InCompiledCode:
         Parameters
         ----------
         x : array (fan_in,) or (n, fan_in)
-            One row, or a batch.
+            One row, or a batch; or in the shape of the network's samples.
         grad_out : array (fan_out,) or (n, fan_out)
             What each output counts: the *v* of a vector-Jacobian product.
 
@@ -159,7 +159,7 @@ class InCompiledCode:
         Parameters
         ----------
         x : array (fan_in,) or (n, fan_in)
-            One row, or a batch.
+            One row, or a batch; or in the shape of the network's samples.
 
         Returns
         -------

@@ -27,8 +27,8 @@ __all__ = ["hessian_vector_product", "jacobian", "jvp", "vjp"]
 
 def vjp(net: Any, x: Any, grad_out: Any) -> np.ndarray:
     """As `Network.vjp`."""
-    rows, shape = _rows(net, x)
-    wanted = (*shape[: len(shape) - 1], net.plan.fan_out)
+    rows, samples = _rows(net, x)
+    wanted = (*samples, net.plan.fan_out)
     grads = numbers("grad_out", grad_out)
     if grads.shape != wanted:
         raise ValueError(f"grad_out must have shape {wanted}, got {grads.shape}")
@@ -40,12 +40,12 @@ def vjp(net: Any, x: Any, grad_out: Any) -> np.ndarray:
         kernels.pull_rows(net._numba_desk_, rows, grads, room, result.reshape(-1))
     else:
         result[...] = _pull(net, rows, grads)
-    return result.reshape(shape)
+    return result.reshape(np.shape(x))
 
 
 def jacobian(net: Any, x: Any) -> np.ndarray:
     """As `Network.jacobian`."""
-    rows, shape = _rows(net, x)
+    rows, samples = _rows(net, x)
     outs = net.plan.fan_out
     result = np.empty((len(rows), outs, net.plan.fan_in), net.dtype)
     if JIT and net.backend == "compiled":
@@ -55,15 +55,15 @@ def jacobian(net: Any, x: Any) -> np.ndarray:
     else:
         for i, row in enumerate(rows):
             result[i] = _pull(net, np.tile(row, (outs, 1)), np.eye(outs))
-    return result.reshape(*shape[: len(shape) - 1], outs, net.plan.fan_in)
+    return result.reshape(*samples, outs, net.plan.fan_in)
 
 
 def jvp(net: Any, x: Any, v: Any) -> np.ndarray:
     """As `Network.jvp`."""
-    rows, shape = _rows(net, x)
+    rows, samples = _rows(net, x)
     along = numbers("v", v)
-    if along.shape != shape:
-        raise ValueError(f"v must have the shape of x, {shape}, got {along.shape}")
+    if along.shape != np.shape(x):
+        raise ValueError(f"v must have the shape of x, {np.shape(x)}, got {along.shape}")
     plan, n = net.plan, len(rows)
     work = _zeros(n * plan.row_size)
     scale, offset = desk.scaling(net)
@@ -71,7 +71,7 @@ def jvp(net: Any, x: Any, v: Any) -> np.ndarray:
     with np.errstate(all="ignore"):
         reference.forward(plan.rows, _batch(net.params, None, work, None, n), PREDICT)
     out = work.tangent[plan.out * n :][: n * plan.fan_out]
-    return out.reshape(*shape[: len(shape) - 1], plan.fan_out).astype(net.dtype)
+    return out.reshape(*samples, plan.fan_out).astype(net.dtype)
 
 
 def hessian_vector_product(net: Any, x: Any, y: Any, v: Any) -> np.ndarray:
@@ -111,15 +111,17 @@ def _batch(params: Any, grads: Any, work: Any, grad_work: Any, n: int, key: int 
 
 
 def _rows(net: Any, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Rows (n, fan_in) of the network's dtype, and the shape that they came in."""
+    """Rows (n, fan_in) of the network's dtype; and ``(n,)``, or ``()`` for a single sample."""
     plan = net.plan
     if not desk.differentiable(plan):
         raise ValueError(kernels.NO_GRADIENT)
     array = np.asarray(x)
-    if array.shape == (plan.fan_in,):
-        array = array[None]
+    single = array.shape in ((plan.fan_in,), plan.in_shape)
+    if single or array.shape[1:] == plan.in_shape:
+        array = array.reshape(-1, plan.fan_in)
     source = sources.inputs(array, net.dtype, (plan.fan_in,))
-    return np.ascontiguousarray(source.array, net.dtype), np.shape(x)
+    rows = np.ascontiguousarray(source.array, net.dtype)
+    return rows, () if single else (len(rows),)
 
 
 @reference.quiet

@@ -7,14 +7,13 @@ differ in detail; what it predicts does not. Files of Keras are read by `fastnn.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastnn.images import AveragePool2D, Conv2D, MaxPool2D
-from fastnn.layers import Activation, Dense, Layer, Neurons
+from fastnn.layers import Activation, Dense, Layer
 from fastnn.network import Network
 from fastnn.noise import Dropout
 from fastnn.normalization import BatchNorm, LayerNorm
@@ -60,16 +59,15 @@ def assembled(parts: Sequence[Part], shape: tuple[int, ...], options: dict[str, 
             )
         sizes = part.layer.out_shape(sizes)
         before = joined[-1].layer if joined else None
-        if isinstance(part.layer, Activation) and isinstance(before, Neurons):
-            if before.activation.name == "linear":
-                layer = copy.copy(before)
-                layer.activation = part.layer
-                joined[-1] = joined[-1]._replace(layer=layer)
-                continue
-        joined.append(part)
+        sums = isinstance(before, Dense | Conv2D) and before.activation.name == "linear"
+        if isinstance(part.layer, Activation) and sums:
+            assert isinstance(before, Dense | Conv2D)
+            joined[-1] = joined[-1]._replace(layer=_activated(before, part.layer))
+        else:
+            joined.append(part)
     arrays = [array for part in joined for array in part.arrays.values()]
     last = joined[-1].layer if joined else None
-    last = last.activation if isinstance(last, Neurons) else last
+    last = last.activation if isinstance(last, Dense | Conv2D) else last
     defaults: dict[str, Any] = {
         "dtype": np.result_type(np.float32, *arrays),
         "loss": LOSSES.get(last.name, "mse") if isinstance(last, Activation) else "mse",
@@ -80,6 +78,16 @@ def assembled(parts: Sequence[Part], shape: tuple[int, ...], options: dict[str, 
         {f"{i}.{name}": a for i, part in enumerate(joined) for name, a in part.arrays.items()}
     )
     return net
+
+
+def _activated(layer: Dense | Conv2D, activation: Activation) -> Layer:
+    """The layer with an activation; a new one, whose weights would begin as it wants them."""
+    if isinstance(layer, Dense):
+        return Dense(layer.units, activation, use_bias=layer.use_bias)
+    return Conv2D(
+        layer.filters, layer.kernel_size, activation,
+        strides=layer.strides, padding=layer.padding, use_bias=layer.use_bias,
+    )  # fmt: skip
 
 
 def from_sklearn(mlp: Any, **options: Any) -> Network:

@@ -399,7 +399,8 @@ def _image(kind: str, sample: Sample) -> int:
     """Channels of a sample, for a layer that works on images."""
     if len(sample.shape) != 3:
         raise ValueError(
-            f"{kind} needs images of Keras, of three sizes, got samples of shape {sample.shape}"
+            f"{kind} over samples of shape {sample.shape} is not supported; from_keras takes "
+            "images, of three sizes"
         )
     return sample.shape[0]
 

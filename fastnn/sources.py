@@ -108,9 +108,11 @@ def inputs(
     wanted = ", ".join(map(str, shape or ("fan_in",)))
     if array.ndim == 1 or (shape is not None and array.ndim != 1 + len(shape)):
         rest = "-1" if shape is None or len(shape) == 1 else wanted
-        hint = f"reshape(-1, {wanted})" if array.ndim == 1 else f"reshape({len(array)}, {rest})"
+        hint = f".reshape(-1, {wanted})" if array.ndim == 1 else f".reshape({len(array)}, {rest})"
+        if array.ndim > 1 and array.shape == shape:
+            hint = "[None]"
         raise ValueError(
-            f"x must have shape (n, {wanted}), got {array.shape}; one row per sample: x.{hint}"
+            f"x must have shape (n, {wanted}), got {array.shape}; one row per sample: x{hint}"
         )
     if shape is not None and array.shape[1:] != shape:
         raise ValueError(f"x must have shape (n, {wanted}), got {array.shape}")

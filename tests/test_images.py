@@ -172,3 +172,24 @@ def test_penalties_and_constraints_are_those_of_each_filter():
     net.fit(x, y, epochs=20, batch_size=9, verbose=0)
     lengths = np.sqrt((net.layers[0].weight.reshape(-1, 4) ** 2).sum(axis=0))
     assert (lengths <= 0.5 + 1e-12).all() and (lengths > 0.49).any()
+
+
+def test_a_single_image_is_told_how_to_be_a_batch():
+    net = build([fnn.Conv2D(1, 3)], (5, 6))
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 5, 6\), got \(5, 6\).*x\[None\]"):
+        net.predict(np.ones((5, 6)))
+
+
+@pytest.mark.parametrize("backend", ["compiled", "numpy"])
+def test_derivatives_of_single_images_and_batches(backend):
+    net = build([fnn.Conv2D(3, 2, "tanh"), fnn.MaxPool2D(), fnn.Flatten()], (5, 6), backend=backend)
+    x = np.random.default_rng(0).standard_normal((4, 5, 6))
+    outs = net.plan.fan_out
+    jacobian = net.jacobian(x)
+    assert jacobian.shape == (4, outs, 30) and net.jacobian(x[0]).shape == (outs, 30)
+    assert np.array_equal(net.jacobian(x[1].ravel()), jacobian[1])
+    pulled = net.vjp(x[2], np.eye(outs)[0])
+    np.testing.assert_allclose(pulled, jacobian[2, 0].reshape(5, 6), rtol=1e-12)
+    pushed = net.jvp(x, np.ones_like(x))
+    np.testing.assert_allclose(pushed, jacobian.sum(axis=2), rtol=1e-10)
+    np.testing.assert_allclose(net.jvp(x[0], np.ones((5, 6))), pushed[0], rtol=1e-12)

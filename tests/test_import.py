@@ -156,6 +156,25 @@ def test_a_hundred_networks_for_images(dtype):
         assert net.layers[0].activation.name == "relu"
 
 
+def test_images_of_torch_need_their_shape():
+    nn = pytest.importorskip("torch").nn
+    conv = nn.Conv2d(2, 3, (3, 2), stride=2, padding=1, bias=False)
+    for modules in ([conv], [nn.MaxPool2d(2)], [nn.AvgPool2d(2), nn.Flatten(), nn.Linear(9, 1)]):
+        with pytest.raises(ValueError, match=r"give input_shape=.*\(channels, height, width\)"):
+            fnn.from_torch(sequential(*modules))
+    for modules, message in (
+        ([nn.Softmax(1)], "softmax over samples of shape"),
+        ([nn.Linear(9, 1)], "needs flat samples"),
+        ([nn.BatchNorm1d(3)], "needs flat samples"),
+        ([nn.LayerNorm(9)], "needs flat samples"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fnn.from_torch(sequential(conv, *modules), input_shape=(2, 9, 9))
+    net = agree(sequential(conv, nn.Sigmoid()), RNG.random((4, 2, 9, 8)), input_shape=(2, 9, 8))
+    want = "[Conv2D(3, (3, 2), 'sigmoid', strides=2, padding=(1, 1), use_bias=False)]"
+    assert repr(net.layers) == want and net._loss.name == "binary_cross_entropy"
+
+
 def test_a_state_dict_needs_no_torch():
     state = {
         "body.0.weight": RNG.standard_normal((4, 5)),
@@ -193,7 +212,13 @@ def test_what_of_torch_is_not_supported():
         ([nn.Conv2d(2, 2, 1, padding_mode="circular")], "padding_mode='circular'"),
         ([nn.MaxPool2d(3, padding=1)], "padding=1"),
         ([nn.MaxPool2d(3, ceil_mode=True)], "ceil_mode=True"),
+        ([nn.MaxPool2d(3, dilation=2)], r"dilation=2\) is not .* takes 1 or \(1, 1\)"),
+        ([nn.MaxPool2d(3, return_indices=True)], "return_indices=True"),
+        ([nn.AvgPool2d(3, padding=(0, 1))], r"padding=\(0, 1\)\) is not .* takes 0 or"),
+        ([nn.AvgPool2d(3, ceil_mode=True)], r"AvgPool2d\(ceil_mode=True"),
         ([nn.AvgPool2d(3, divisor_override=2)], "divisor_override=2"),
+        ([nn.BatchNorm2d(4)], "BatchNorm2d is not supported; from_torch takes .*Conv2d"),
+        ([nn.Dropout2d()], "Dropout2d is not supported"),
     ):
         with pytest.raises(ValueError, match=message):
             fnn.from_torch(sequential(nn.Linear(5, 4), *modules))
@@ -297,6 +322,213 @@ def test_what_of_keras_is_not_supported(place, changes, message, real, tmp_path)
         (layer if key in layer else layer["config"])[key] = value
     with pytest.raises((ValueError, TypeError), match=message):
         fnn.from_keras(write(tmp_path / "net.keras", config, real[1]))
+
+
+def by_hand(path, shape, layers, dtype="float32"):
+    """A file as Keras writes it, of layers (class, config, arrays)."""
+    h5py = pytest.importorskip("h5py")
+    head = {"class_name": "InputLayer", "config": {"batch_shape": [None, *shape]}}
+    described, buffer, seen = [head | {"module": "keras.layers"}], io.BytesIO(), {}
+    with h5py.File(buffer, "w") as file:
+        for kind, config, arrays in layers:
+            config = config | {"dtype": dtype}
+            described.append({"class_name": kind, "module": "keras.layers", "config": config})
+            group = keras_file._snake(kind)
+            seen[group] = seen.get(group, -1) + 1
+            variables = file.create_group(
+                f"layers/{group}_{seen[group]}/vars" if seen[group] else f"layers/{group}/vars"
+            )
+            for i, array in enumerate(arrays):
+                variables[str(i)] = array.astype(dtype)
+    model = {"class_name": "Sequential", "config": {"layers": described}}
+    return write(path, model, buffer.getvalue())
+
+
+LINE = {"data_format": "channels_last"}
+CONV = {
+    **{"filters": 4, "kernel_size": [3, 2], "strides": [1, 1], "padding": "valid", **LINE},
+    **{"dilation_rate": [1, 1], "groups": 1, "activation": "linear", "use_bias": True},
+}
+POOL = {"pool_size": [2, 2], "strides": [2, 2], "padding": "valid", **LINE}
+BATCH_NORM = {"axis": -1, "momentum": 0.9, "epsilon": 1e-3, "center": True, "scale": True}
+NORM = {"axis": -1, "mean": None, "variance": None}
+
+
+def keras_windows(x, size, strides, padding="valid"):
+    """Windows (n, height, width, channels, *size) of images whose channels come last."""
+    if padding == "same":
+        places = [-(-n // stride) for n, stride in zip(x.shape[1:3], strides, strict=True)]
+        moves = zip(places, size, strides, x.shape[1:3], strict=True)
+        zeros = [max((n - 1) * stride + window - old, 0) for n, window, stride, old in moves]
+        around = [(0, 0), *((n // 2, n - n // 2) for n in zeros), (0, 0)]
+        x = np.pad(x, around)
+    windows = np.lib.stride_tricks.sliding_window_view(x, size, (1, 2))
+    return windows[:, :: strides[0], :: strides[1]]
+
+
+def keras_layer(kind, config, arrays, x):
+    """What a layer of Keras makes of images, or of flat samples."""
+    images = x.ndim == 4
+    first = images and config.get("data_format") == "channels_first"
+    x = x.transpose(0, 2, 3, 1) if first else x
+    if kind == "Flatten":
+        return x.reshape(len(x), -1)
+    if kind == "Conv2D":
+        kernel, *bias = arrays
+        windows = keras_windows(x, kernel.shape[:2], config["strides"], config["padding"])
+        x = np.einsum("nhwcij,ijcf->nhwf", windows, kernel) + sum(bias)
+        x = np.maximum(x, 0) if config["activation"] == "relu" else x
+    elif kind in ("MaxPooling2D", "AveragePooling2D"):
+        windows = keras_windows(x, config["pool_size"], config["strides"])
+        x = windows.max((-2, -1)) if kind == "MaxPooling2D" else windows.mean((-2, -1))
+    elif kind == "Rescaling":
+        x = x * config["scale"] + config["offset"]
+    elif kind == "Activation":
+        x = np.tanh(x)
+    elif kind == "BatchNormalization":
+        gamma, beta, mean, variance = arrays
+        x = (x - mean) / np.sqrt(variance + config["epsilon"]) * gamma + beta
+    elif kind == "Normalization":
+        x = (x - arrays[0]) / np.sqrt(arrays[1])
+    elif kind == "Dense":
+        x = x @ arrays[0] + arrays[1]
+    return x.transpose(0, 3, 1, 2) if first else x
+
+
+def keras_images(rng, form):
+    """Shape of a sample and layers of a random network for images: (class, config, arrays)."""
+    channels, *sizes = shape = [int(n) for n in (rng.integers(1, 5), *rng.integers(6, 13, 2))]
+    kernel, second = ([int(n) for n in rng.integers(1, 4, 2)] for _ in range(2))
+    strides, pool = ([int(n) for n in rng.integers(1, 3, 2)] for _ in range(2))
+    filters, last = (int(n) for n in rng.integers(1, 6, 2))
+    padding = str(rng.choice(["valid", "same"]))
+    form = {"data_format": form}
+    first = {"filters": filters, "kernel_size": kernel, "strides": strides, "padding": padding}
+    final = {"filters": last, "kernel_size": second, "padding": "same", "use_bias": False}
+    kind = str(rng.choice(["MaxPooling2D", "AveragePooling2D"]))
+    layers = [
+        ("Rescaling", {"scale": 0.5, "offset": 0.1}, []),
+        (
+            "Conv2D",
+            CONV | first | form | {"activation": str(rng.choice(["relu", "linear"]))},
+            [rng.standard_normal((*kernel, channels, filters)), rng.standard_normal(filters)],
+        ),
+        (kind, POOL | form | {"pool_size": pool, "strides": [1, 2]}, []),
+        ("Dropout", {"rate": 0.5}, []),
+        ("Conv2D", CONV | final | form, [rng.standard_normal((*second, filters, last))]),
+        ("Activation", {"activation": "tanh"}, []),
+    ]
+    return (shape if form["data_format"] == "channels_first" else [*sizes, channels]), layers
+
+
+def behind_flatten(rng, width):
+    """Layers with values of their own for each of the values that a Flatten has lined up."""
+    above, below = 1 + rng.random((5, width)), rng.standard_normal((5, width))
+    wide, seen = rng.standard_normal((width, width)), np.array(9.0)
+    return [
+        ("Flatten", {"data_format": str(rng.choice(keras_file.FORMATS))}, []),
+        ("Normalization", NORM, [below[0], above[0], seen]),
+        ("BatchNormalization", BATCH_NORM, [above[1], below[1], below[2], above[2]]),
+        ("Activation", {"activation": "tanh"}, []),
+        (
+            "Dense",  # as many neurons as values: the order ends here
+            {"units": width, "activation": "linear", "use_bias": True},
+            [wide / width**0.5, below[3]],
+        ),
+        ("BatchNormalization", BATCH_NORM, [above[3], below[4], below[2], above[4]]),
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", keras_file.FORMATS)
+def test_a_hundred_networks_of_keras_for_images(form, dtype, tmp_path):
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        shape, layers = keras_images(rng, form)
+        images = rng.standard_normal((4, *shape)).astype(dtype).astype(float)
+        turned = images.transpose(0, 3, 1, 2) if form == "channels_last" else images
+        for flat in (False, True):
+            layers = layers + behind_flatten(rng, images[0].size) if flat else layers
+            layers = [
+                (k, c, [a.astype(dtype).astype(float) for a in arrays]) for k, c, arrays in layers
+            ]
+            for layer in layers[-6:]:
+                images = keras_layer(*layer, images)
+            net = fnn.from_keras(by_hand(tmp_path / "net.keras", shape, layers, dtype), **NUMPY)
+            assert net.dtype == dtype and net.plan.in_shape == turned.shape[1:]
+            last_turned = form == "channels_last" and not flat
+            close(net.predict(turned), images.transpose(0, 3, 1, 2) if last_turned else images)
+
+
+def test_images_of_one_channel_may_be_reshaped(tmp_path):
+    rng = np.random.default_rng(6)
+    conv = ("Conv2D", CONV, [rng.standard_normal((3, 2, 1, 4)), rng.standard_normal(4)])
+    turn = ("Reshape", {"target_shape": [5, 6, 1]}, [])
+    x = rng.standard_normal((3, 30)).astype("f4").astype(float)
+    for shape in ([30], [5, 6], [5, 6, 1]):
+        net = fnn.from_keras(
+            by_hand(tmp_path / "net.keras", shape, [turn, conv], "float64"), **NUMPY
+        )
+        want = keras_layer(*conv, x.reshape(3, 5, 6, 1)).transpose(0, 3, 1, 2)
+        close(net.predict(x.reshape(3, *net.plan.in_shape)), want)
+    assert net.plan.in_shape == (1, 5, 6)
+
+
+CONV_ARRAYS = [np.ones((3, 2, 3, 4)), np.ones(4)]
+OTHER = {"data_format": "channels_first"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([("Conv2D", {"dilation_rate": [2, 2]})], r"Conv2D\(dilation_rate=\[2, 2\]\) is not supp"),
+        ([("Conv2D", {"groups": 3})], r"Conv2D\(groups=3\) is not supported; from_keras takes 1"),
+        ([("Conv2D", {"padding": "full"})], r"padding='full'\) is not .* takes 'valid' or 'same'"),
+        ([("Conv2D", {"padding": 1})], r"Conv2D\(padding=1\) is not supported"),
+        ([("Conv2D", {"activation": "softmax"})], "activation='softmax'.*flatten the images"),
+        ([("Conv2D", {"filters": 10**6})], "filters must be at most 4096"),
+        ([("Conv2D", {"kernel_size": [100, 100]})], "at most 4,096 taps"),
+        ([("Conv2D", {"kernel_size": [9, 9]})], "window is larger than the image"),
+        ([("Conv2D", {"kernel_size": [3, 3]})], r"shape \(3, 3, 3, 4\), got \(3, 2, 3, 4\)"),
+        ([("Conv2D", {"use_bias": False})], "must have 1 arrays, got 2"),
+        ([("Conv2D", {"data_format": "nchw"})], "have one data_format, channels_last or"),
+        ([("Conv2D", {}), ("MaxPooling2D", OTHER)], r"have one data_format.*'channels_first'\]"),
+        ([("MaxPooling2D", {"padding": "same"})], r"MaxPooling2D\(padding='same'\) is not"),
+        ([("AveragePooling2D", {"padding": "same"})], r"AveragePooling2D\(padding='same'\) is"),
+        ([("MaxPooling2D", {"pool_size": [9, 2]})], "window is larger than the image"),
+        ([("Conv2D", {}), ("BatchNormalization", {})], "BatchNormalization.*takes flat samples"),
+        ([("Conv2D", {}), ("LayerNormalization", {})], "LayerNormalization.*takes flat samples"),
+        ([("Conv2D", {}), ("Normalization", {})], "Normalization.*takes flat samples"),
+        ([("Conv2D", {}), ("Dense", {})], "Dense.*takes flat samples"),
+        ([("Conv2D", {}), ("Softmax", {})], "Softmax.*takes flat samples"),
+        ([("Conv2D", {}), ("Activation", {"activation": "softmax"})], "softmax over samples of"),
+        ([("Conv2D", {}), ("Flatten", {})], "flattened images as output are not supported"),
+        ([("Conv2D", {}), ("Reshape", {"target_shape": [60]})], r"Reshape\(\(60,\)\) of or to im"),
+        ([("Reshape", {"target_shape": [6, 5, 3]}), ("Conv2D", {})], "of several channels"),
+        (
+            [("Conv2D", {}), ("Flatten", {}), ("Reshape", {"target_shape": [15, 4]})],
+            "of several channels",
+        ),
+        ([("Flatten", {}), ("Conv2D", {})], r"Conv2D over samples of shape \(90,\)"),
+        ([("Flatten", {}), ("MaxPooling2D", {})], "from_keras takes images, of three"),
+    ],
+)
+def test_what_of_keras_for_images_is_not_supported(layers, message, tmp_path):
+    usual = {"Conv2D": CONV, "MaxPooling2D": POOL, "AveragePooling2D": POOL, "Flatten": LINE}
+    arrays = {"Conv2D": CONV_ARRAYS}
+    file = by_hand(
+        tmp_path / "net.keras", [5, 6, 3],
+        [(kind, usual.get(kind, {}) | config, arrays.get(kind, [])) for kind, config in layers],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        fnn.from_keras(file, **NUMPY)
+
+
+def test_a_table_whose_rows_keras_turns_is_not_supported(tmp_path):
+    table = ("Embedding", {"input_dim": 9, "output_dim": 2}, [np.ones((9, 2))])
+    file = by_hand(tmp_path / "net.keras", [4], [table, ("Flatten", OTHER, [])])
+    with pytest.raises(ValueError, match=r"Flatten\(data_format='channels_first'\) is not"):
+        fnn.from_keras(file, **NUMPY)
 
 
 def test_models_that_are_no_chain(tmp_path):
