@@ -3,11 +3,13 @@
 import json
 import re
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 Results = dict[str, Any]
 
 RESULTS = Path(__file__).parent / "results"
+TITLE = 80  # letters above one of two charts: more would run into the other
 # M. Okabe and K. Ito's colours, which every kind of colour vision tells apart.
 COLOURS = {
     "fastnn": "#D55E00",
@@ -105,9 +107,9 @@ def caption(results: Results) -> str:
     for work in works:
         for number, peak in work["peak_gflops"].items():
             best[number] = max(peak, best.get(number, 0))
-    reasons = {n: why for work in works for n, why in work["left_out"].items()}
-    notes = [f"{n}: {note}" for n, note in results["peers"].items() if note and n not in reasons]
-    left_out = [f"{name} ({why})" for name, why in sorted(reasons.items())]
+    seen = {peer for work in works for peer in work["peers"]}
+    notes = [f"{n}: {note}" for n, note in results["peers"].items() if note and n in seen]
+    left_out = absences(results["workloads"], seen)
     versions = ", ".join(f"{name} {v}" for name, v in known["versions"].items() if v)
     parts = [
         "Time of one training step or one call, the best of several turns that all take in one "
@@ -120,6 +122,18 @@ def caption(results: Results) -> str:
         *([f"{'; '.join(notes)}."] if notes else []),
     ]
     return "\n".join(parts)
+
+
+def absences(works: dict[str, Results], seen: set[str]) -> list[str]:
+    """Who was left out and why; of which workloads, where there are figures in others."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for name, work in works.items():
+        for peer, why in work["left_out"].items():
+            places.setdefault((peer, why), []).append(name)
+    return [
+        f"{peer} on {', '.join(names)} ({why})" if peer in seen else f"{peer} ({why})"
+        for (peer, why), names in sorted(places.items())
+    ]
 
 
 def startup(results: Results) -> str:
@@ -205,7 +219,7 @@ def figure(results: Results) -> Any:
         axes.xaxis.set_minor_formatter("")  # names of 2, 3, 4, 6 would lie on each other
         axes.set_xlim(min(times) / 3, max(times) * 6)
         axes.invert_yaxis()
-        axes.set_title(f"{name}: {work['what']}", fontsize=9, loc="left")
+        axes.set_title(fill(f"{name}: {work['what']}", TITLE), fontsize=9, loc="left")
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[-1]:

@@ -101,6 +101,10 @@ class Conv2D(Neurons):
             self.padding: str | tuple[int, int] = one_of("padding", padding, ["valid", "same"])
         else:
             self.padding = pair("padding", padding, least=0)
+            if self.padding == (0, 0):
+                self.padding = "valid"
+        if self.activation.name == "softmax":
+            raise ValueError("softmax of Conv2D would be over all values of an image; flatten it")
 
     def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A channel for each filter, as high and wide as the window has places."""
@@ -118,7 +122,7 @@ class Conv2D(Neurons):
                 first = 0 if isinstance(self.padding, str) else self.padding[i]
                 places = (size + 2 * first - window) // stride + 1
             if places < 1:
-                raise ValueError(f"{self!r}: the window is larger than the image, {shape}")
+                raise too_small(self, shape)
             sizes.append(places)
             before.append(first)
         return (sizes[0], sizes[1]), (before[0], before[1])
@@ -175,7 +179,7 @@ class Pool2D(Layer):
         moves = zip(sizes, self.pool_size, self.strides, strict=True)
         places = [(size - window) // stride + 1 for size, window, stride in moves]
         if min(places) < 1:
-            raise ValueError(f"{self!r}: the window is larger than the image, {shape}")
+            raise too_small(self, shape)
         return (channels, *places)
 
     def steps(self, shape: tuple[int, ...]) -> list[Step]:
@@ -264,6 +268,12 @@ def image_of(layer: Layer, shape: tuple[int, ...]) -> tuple[int, int, int]:
         )
     channels, height, width = shape if len(shape) == 3 else (1, *shape)
     return channels, height, width
+
+
+def too_small(layer: Layer, shape: tuple[int, ...]) -> ValueError:
+    """The error of a window that finds no place."""
+    names = "(channels, height, width)" if len(shape) == 3 else "(height, width)"
+    return ValueError(f"{layer!r}: the window is larger than the image, {names} {shape}")
 
 
 def window_options(

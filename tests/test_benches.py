@@ -2,18 +2,22 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benches import peers, readme, report
+from benches.measure import ready
 from benches.peers import PEERS, Disagreement, Peer
 from benches.peers.fastnn import initial
 from benches.workloads import INFERENCE, TRAINING, Inference, Training
 
 README = Path(__file__).parent.parent / "README.md"
 TINY = Training((3, 5, 4), "cross_entropy", 4, 12)
+# 13 x 12 places, 11 x 10 behind the first windows, 5 x 5 pooled, 4 x 4, 2 x 2 of four filters.
+IMAGES = TINY._replace(widths=(16, 5, 4), image=(2, 13, 12), convolutions=((3, 3), (4, 2)))
 LOSSES = {
     "cross_entropy": TINY,
     "mse": TINY._replace(widths=(3, 5, 4, 1), loss="mse"),
@@ -109,6 +113,21 @@ def test_flop_of_windows():
     assert work.data()[0].shape == (4, 1, 6, 6)
 
 
+def test_flop_of_lenet():
+    """25 x 6 weights at 24 x 24 places, 6 x 25 x 16 at 8 x 8, and the dense layers."""
+    first, others = 86_400, 153_600 + 256 * 120 + 120 * 84 + 84 * 10
+    assert TRAINING["lenet"].flop == 2 * 128 * (2 * first + 3 * others) == 194_181_120
+
+
+@pytest.mark.parametrize("work", [*TRAINING.values(), IMAGES])
+def test_widths_are_those_of_the_network(work):
+    """The first is what the convolutions leave, of which the count of operations is made."""
+    shapes = [weight.shape for weight, _ in initial(work)]
+    front, dense = shapes[: len(work.convolutions)], shapes[len(work.convolutions) :]
+    assert dense == list(pairwise(work.widths))
+    assert [(filters, size) for _, size, _, filters in front] == list(work.convolutions)
+
+
 def test_every_batch_is_full():
     for work in TRAINING.values():
         assert work.rows % work.batch == 0
@@ -130,6 +149,19 @@ def test_numpy_and_fastnn_train_the_same(loss):
     fits = {name: PEERS[name].maker("training")(*given) for name in ("fastnn", "numpy")}
     peers.agree_on_losses(work, fits)
     assert fits["numpy"](3) == fits["numpy"](3)  # each call starts anew
+
+
+def test_torch_and_fastnn_train_the_same_on_images():
+    pytest.importorskip("torch")
+    given = IMAGES, initial(IMAGES), IMAGES.data(), 1
+    fits = {name: PEERS[name].maker("training")(*given) for name in ("fastnn", "torch")}
+    peers.agree_on_losses(IMAGES, fits)
+
+
+def test_a_peer_without_convolutions_is_left_out():
+    made, left_out = ready(IMAGES, 1, {}, only=("fastnn", "numpy"))
+    assert list(made) == ["fastnn"]
+    assert left_out == {"numpy": "convolutions are not written out"}
 
 
 def test_numpy_and_fastnn_predict_the_same():
@@ -161,6 +193,16 @@ def test_absent_peers_are_named():
     results = made_up()
     assert "JAX: jax not installed" in report.lines("spiral", results["workloads"]["spiral"])
     assert "Left out: JAX (jax not installed)." in report.markdown(results, "chart.png")
+
+
+def test_peers_that_are_absent_from_a_workload_are_named_with_it():
+    results = made_up()
+    results["peers"]["numpy"] = "by hand"
+    results["workloads"]["small"]["left_out"]["numpy"] = "too slow"
+    del results["workloads"]["small"]["peers"]["numpy"]
+    text = report.markdown(results, "chart.png")
+    assert "Left out: JAX (jax not installed); numpy on small (too slow)." in text
+    assert "torch: eager; numpy: by hand." in text
 
 
 def test_every_peer_has_its_colour():
@@ -206,6 +248,13 @@ def test_tables_and_charts_are_written(tmp_path):
     assert written["latest.png"].startswith(b"\x89PNG")
     svg = written["latest.svg"].decode()
     assert "654 µs  65.4 x" in svg and "spiral: 2-64-3" in svg
+
+
+def test_a_long_title_is_broken():
+    results = made_up()
+    results["workloads"]["spiral"]["what"] = what = str(TRAINING["lenet"])
+    title = report.figure(results).axes[0].get_title(loc="left")
+    assert title.count("\n") == 1 and title.replace("\n", " ") == f"spiral: {what}"
 
 
 def test_the_part_of_a_readme_is_replaced():

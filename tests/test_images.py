@@ -150,7 +150,13 @@ def test_channels_wider_than_a_block_of_the_kernels():
     [
         (lambda: fnn.Conv2D(2, 3), (9,), r"needs images, \(channels, height, width\)"),
         (lambda: fnn.MaxPool2D(), (2, 3, 4, 5), "put a Reshape before it"),
-        (lambda: fnn.Conv2D(2, (3, 4)), (3, 3), "window is larger than the image"),
+        (
+            lambda: fnn.Conv2D(2, (3, 4)),
+            (3, 3),
+            r"larger than the image, \(height, width\) \(3, 3\)",
+        ),
+        (lambda: fnn.Conv2D(2, 3), (9, 9, 1), r"\(channels, height, width\) \(9, 9, 1\)"),
+        (lambda: fnn.Conv2D(2, 3, "softmax"), None, "softmax of Conv2D would be over all values"),
         (lambda: fnn.AveragePool2D(5), (1, 4, 9), "window is larger than the image"),
         (lambda: fnn.Conv2D(2, 3, padding="full"), None, "padding must be one of"),
         (lambda: fnn.Conv2D(2, (3, 3, 3)), None, "kernel_size must be one whole number or two"),
