@@ -9,7 +9,7 @@ from typing import Any
 Results = dict[str, Any]
 
 RESULTS = Path(__file__).parent / "results"
-TITLE = 80  # letters above one of two charts: more would run into the other
+TITLE = 72  # letters above one of two charts: more would run into the other
 # M. Okabe and K. Ito's colours, which every kind of colour vision tells apart.
 COLOURS = {
     "fastnn": "#D55E00",
