@@ -438,11 +438,15 @@ def conv2d_gradient(
 
 @part
 def taps_gradient(s, grad_out, x, lo, hi, scratch, grad_weight):
-    """The gradient's rows ``lo..hi``, of the taps of all channels one after another."""
+    """The gradient's rows ``lo..hi``, of the taps of all channels one after another.
+
+    How samples and places are cut into blocks depends on the layer alone, and not on which of its
+    taps are asked for: a sum has the same parts whoever computes it.
+    """
     side, taps, batch = width_of(pointer(x)), s.taps_down * s.taps_across, x.shape[0]
     first, last = lo // taps, (hi - 1) // taps + 1
     some, high, wide = fitting(
-        last - first, s.out_height, s.out_width, (s.stride_down, s.taps_down - s.stride_down),
+        s.channels, s.out_height, s.out_width, (s.stride_down, s.taps_down - s.stride_down),
         (s.stride_across, s.taps_across - s.stride_across), s.filters, room(side),
     )  # fmt: skip
     together = side  # samples; more where small images leave room

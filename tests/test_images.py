@@ -126,6 +126,21 @@ def test_threads_do_not_change_a_bit(batch):
         assert np.array_equal(net.predict(x), nets[0].predict(x))
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (12, 9, 9), (5, 40, 40)])
+def test_threads_that_share_the_taps_do_not_change_a_bit(shape):
+    """Where a batch is not cut into parts, each thread has some of the taps, for all samples."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((130, *shape)), rng.standard_normal((130, 3))
+    results = []
+    for threads in (1, 2, 3, 4):
+        layers = [fnn.Conv2D(7, 4, "tanh"), fnn.MaxPool2D(3), fnn.Flatten(), fnn.BatchNorm()]
+        net = build([*layers, fnn.Dense(3)], shape, dtype="float32", threads=threads)
+        assert not net.plan.divisible
+        net.fit(x, y, epochs=2, batch_size=130, verbose=0)
+        results.append(net.params.tobytes())
+    assert len(set(results)) == 1
+
+
 def test_channels_wider_than_a_block_of_the_kernels():
     """More than what is laid side by side at a time: blocks of channels, rows and columns."""
     rng = np.random.default_rng(0)

@@ -35,6 +35,18 @@ def test_mnist_relu_softmax_adam(mnist, seed):
     assert net.evaluate(x_test, y_test)["accuracy"] >= 0.970
 
 
+def test_lenet(mnist):
+    """LeNet, Adam at 1e-3, batches of 128, 3 epochs: at least 98.0 %; seeds 0 to 3 reach 98.3."""
+    x, y, x_test, y_test = mnist
+    layers = [fnn.Input((784,), scale=1 / 255), fnn.Reshape((28, 28))]
+    layers += [fnn.Conv2D(6, 5, "relu"), fnn.MaxPool2D(), fnn.Conv2D(16, 5, "relu")]
+    layers += [fnn.MaxPool2D(), fnn.Flatten(), fnn.Dense(120, "relu"), fnn.Dense(84, "relu")]
+    layers += [fnn.Dense(10, "softmax")]
+    net = fnn.Network(layers, loss="cross_entropy", optimizer=fnn.Adam(1e-3), seed=1)
+    net.fit(x, y, epochs=3, batch_size=128, verbose=0)
+    assert net.evaluate(x_test, y_test)["accuracy"] >= 0.980
+
+
 def test_nielsen_chapter_1(mnist):
     """784-30-10 sigmoid, quadratic cost, eta 3.0, batches of 10, N(0, 1): peak 95.42 % in the book.
 
