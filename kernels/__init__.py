@@ -4,7 +4,7 @@ Read in this order: ``dense``, ``activations``, ``rectifiers``, ``losses``, ``cr
 ``likelihoods``, ``metrics``, ``convolution``,
 ``pooling``, ``optimizers``, ``adam`` (what is computed), ``run`` (in what
 order), ``_op`` and ``_kernel`` (how an op finds its arrays and a kernel its reference), ``gemm``,
-``_tile`` and ``_narrow`` (why it is fast).
+``_tile``, ``_narrow``, ``_lanes`` and ``_halves`` (why it is fast).
 
 The contract of every kernel: outputs come last, are given, C-contiguous, and
 are overwritten; inputs are never touched; only optimizers write in place, and
