@@ -114,6 +114,17 @@ class Shape(NamedTuple):
     padding_left: int
 
 
+@part(inline=True)
+def shape_of(x, weight, out, stride_down, stride_across, padding_top, padding_left):
+    """The sizes, from arrays of their shapes."""
+    _, channels, height, width = x.shape
+    _, taps_down, taps_across, filters = weight.shape
+    return Shape(
+        channels, height, width, filters, taps_down, taps_across, out.shape[2], out.shape[3],
+        stride_down, stride_across, padding_top, padding_left,
+    )  # fmt: skip
+
+
 class Block(NamedTuple):
     """Some rows and columns of what a kernel writes, of some samples."""
 
@@ -231,11 +242,8 @@ def conv2d_forward(
     x, weight, bias, stride_height, stride_width, padding_top, padding_left, alpha, scratch, out
 ):
     """``out = bias + sum of weight * x`` under the window, times ``alpha`` where not above 0."""
-    batch, channels, height, width = x.shape
-    shape = Shape(
-        channels, height, width, weight.shape[3], weight.shape[1], weight.shape[2], out.shape[2],
-        out.shape[3], stride_height, stride_width, padding_top, padding_left,
-    )  # fmt: skip
+    batch, channels = x.shape[:2]
+    shape = shape_of(x, weight, out, stride_height, stride_width, padding_top, padding_left)
     side, slope = width_of(pointer(x)), x.dtype.type(alpha)
     begin, begin_row = pointer(bias), UNIT
     if bias.size == 0:  # the layer has none
@@ -313,11 +321,7 @@ def conv2d_backward(
 ):  # fmt: skip
     """``grad_x = sum of weight * grad_out`` over all that looked, times ``alpha_x`` below 0."""
     batch, channels, height, width = x.shape
-    shape = Shape(
-        channels, height, width, weight.shape[3], weight.shape[1], weight.shape[2],
-        grad_out.shape[2], grad_out.shape[3], stride_height, stride_width, padding_top,
-        padding_left,
-    )  # fmt: skip
+    shape = shape_of(x, weight, grad_out, stride_height, stride_width, padding_top, padding_left)
     side, slope = width_of(pointer(x)), x.dtype.type(alpha_x)
     some, high, wide = fitting(
         shape.filters, height, width, (1, shape.taps_down + 1),
@@ -425,13 +429,9 @@ def conv2d_gradient(
     grad_bias,
 ):  # fmt: skip
     """``grad_weight = sum of x * grad_out`` where they met, ``grad_bias`` that of ``grad_out``."""
-    _, channels, height, width = x.shape
-    shape = Shape(
-        channels, height, width, grad_weight.shape[3], grad_weight.shape[1], grad_weight.shape[2],
-        grad_out.shape[2], grad_out.shape[3], stride_height, stride_width, padding_top,
-        padding_left,
-    )  # fmt: skip
-    last = channels * shape.taps_down * shape.taps_across
+    strides = stride_height, stride_width
+    shape = shape_of(x, grad_weight, grad_out, *strides, padding_top, padding_left)
+    last = shape.channels * shape.taps_down * shape.taps_across
     taps_gradient(shape, grad_out, x, 0, last, scratch, pointer(grad_weight))
     filters_gradient(grad_out, grad_bias)
 
@@ -592,24 +592,17 @@ def backward(op, net, lo, hi):
 
 def gradient(op, net, lo, hi):
     """Rows ``lo..hi`` of the weight, its taps, and the bias with the last of them."""
-    shape = Shape(
-        op.channels, op.height, op.width, op.filters, op.kernel_height, op.kernel_width,
-        op.out_height, op.out_width, op.stride_height, op.stride_width, op.padding_top,
-        op.padding_left,
-    )  # fmt: skip
     first, last = net.first, net.last
+    x = images(net, net.work, op.x, op.channels, op.height, op.width, first, last)
     grad_out = images(
         net, net.grad_work, op.out, op.filters, op.out_height, op.out_width, first, last
     )
+    strides = op.stride_height, op.stride_width
+    shape = shape_of(x, weights(op, net.grads), grad_out, *strides, op.padding_top, op.padding_left)
     taps_gradient(
-        shape,
-        grad_out,
-        images(net, net.work, op.x, op.channels, op.height, op.width, first, last),
-        lo,
-        hi,
-        vector(net.scratch, 0, SCRATCH),
+        shape, grad_out, x, lo, hi, vector(net.scratch, 0, SCRATCH),
         shifted(net.grads, op.weight + lo * op.filters),
-    )
+    )  # fmt: skip
     if hi == op.weight_rows and op.tail > 0:
         filters_gradient(grad_out, vector(net.grads, op.bias, op.tail))
 

@@ -232,6 +232,7 @@ PRODUCTS = """
 import numpy as np
 from fastnn.kernels._kernel import KERNELS
 from fastnn.kernels import _tile, _vectors, dense, gemm
+from tests.test_kernels import check
 print(_vectors.VECTOR_BITS, _tile.ROWS)
 rng = np.random.default_rng(0)
 for dtype in (np.float32, np.float64):
@@ -266,6 +267,10 @@ for dtype in (np.float32, np.float64):
                     close = dict(rtol=0, atol=1e4 * np.finfo(dtype).eps)
                     np.testing.assert_allclose(room[1:-1], right, **close)
                     assert (room[[0, -1]] == 7).all(), (kernel, fan_in, fan_out, m)
+for name in [name for name in KERNELS if "2d" in name]:  # of one dtype: compiled for each machine
+    dims = dict.fromkeys(d for s in KERNELS[name].shapes.values() for d in s if not d.isdigit())
+    for _ in range(30):
+        check(name, KERNELS[name], {d: int(rng.integers(1, 14)) for d in dims}, np.float32, rng)
 """
 
 
