@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
+from fastnn.kernels._kernel import JIT
+
+# Step by step in Python what a thread does to lanes takes minutes.
+compiled = pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: takes minutes")
 
 CONVOLUTIONS = {
     "plain": dict(kernel_size=3),
@@ -105,6 +109,7 @@ def test_strides_of_same_padding_are_those_of_keras():
     np.testing.assert_allclose(net.predict(x)[0, 0], want)
 
 
+@compiled
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_an_image_has_the_same_bits_in_any_company(dtype):
     net = lenet(dtype=dtype)
@@ -116,6 +121,7 @@ def test_an_image_has_the_same_bits_in_any_company(dtype):
     assert np.array_equal(net(x[7].ravel()), whole[7])
 
 
+@compiled
 @pytest.mark.parametrize("batch", [1, 10, 50, 128])
 def test_threads_do_not_change_a_bit(batch):
     x, y = images(150, 28, 28)
@@ -126,6 +132,7 @@ def test_threads_do_not_change_a_bit(batch):
         assert np.array_equal(net.predict(x), nets[0].predict(x))
 
 
+@compiled
 @pytest.mark.parametrize("shape", [(1, 28, 28), (12, 9, 9), (5, 40, 40)])
 def test_threads_that_share_the_taps_do_not_change_a_bit(shape):
     """Where a batch is not cut into parts, each thread has some of the taps, for all samples."""
@@ -141,6 +148,7 @@ def test_threads_that_share_the_taps_do_not_change_a_bit(shape):
     assert len(set(results)) == 1
 
 
+@compiled
 def test_channels_wider_than_a_block_of_the_kernels():
     """More than what is laid side by side at a time: blocks of channels, rows and columns."""
     rng = np.random.default_rng(0)
@@ -155,9 +163,9 @@ def test_channels_wider_than_a_block_of_the_kernels():
         ]
         x = rng.standard_normal((3, *shape))
         y = rng.standard_normal((3, filters, *shape[1:]))
+        got = nets[0].gradients(x, y)
         for key, want in nets[1].gradients(x, y).items():
-            got = nets[0].gradients(x, y)[key]
-            np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-12 * np.abs(want).max())
+            np.testing.assert_allclose(got[key], want, rtol=1e-8, atol=1e-12 * np.abs(want).max())
 
 
 @pytest.mark.parametrize(
