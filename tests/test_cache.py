@@ -179,7 +179,7 @@ def test_the_key_costs_nothing():
         _cache.source_key()
         return time.perf_counter() - before
 
-    assert min(seconds() for _ in range(20)) < 0.005
+    assert min(seconds() for _ in range(20)) < 0.02  # 3 ms where nothing else is at work
 
 
 # never finding what is stale
