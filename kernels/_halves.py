@@ -15,10 +15,10 @@ from ._vectors import Vectors, lanes
 
 
 def _emit_halves(w, rows, columns, width, x, body):
-    """Call ``body(y, first, masks, taps)`` for each vector of the output.
+    """Call ``body(at, places, masks, taps)`` for each vector of the output, which lies ``at``.
 
-    ``taps`` are the four values under each window, row by row; ``masks`` says which of the output
-    exist, and which of the two vectors of a row of ``x``.
+    ``taps`` are the four values under each window, row by row; ``places`` says where the two
+    vectors of both rows of ``x`` lie; ``masks`` which of the output exist, and of these two.
     """
     builder, count = w.builder, w.count
     even, odd = list(range(0, 2 * count, 2)), list(range(1, 2 * count, 2))
