@@ -31,6 +31,7 @@ from fastnn.training import (
     DivergenceError,
     Feed,
     History,
+    Pace,
     Progress,
     Slice,
     Training,
@@ -197,8 +198,12 @@ def fit(
     rollback: bool,
     verbose: int | str,
     watcher: Watcher | None = None,
+    pace: Pace | None = None,
 ) -> History:
-    """Train a network; see `Network.fit`. Another watcher takes the place of what is shown."""
+    """Train a network; see `Network.fit`.
+
+    Another watcher takes the place of what is shown; a pace is of trainings like this one.
+    """
     network._optimizer.check()
     watcher, rollback = watcher or watcher_of(verbose), flag("rollback", rollback)
     chain = Chain(callbacks, network)
@@ -276,6 +281,7 @@ def fit(
             watcher=watcher,
             callbacks=chain,
             interrupts=interrupts,
+            pace=pace or Pace(),
         )
         return _run(network, run, backup)
 

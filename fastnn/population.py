@@ -25,7 +25,7 @@ from fastnn.layers import Layer
 from fastnn.network import Network, _aligned
 from fastnn.plan import Plan
 from fastnn.progress import Silent, watcher_of
-from fastnn.training import DivergenceError, History, Progress
+from fastnn.training import DivergenceError, History, Pace, Progress
 
 __all__ = ["Population"]
 
@@ -239,6 +239,7 @@ class Population:
         left = self._left = self._left if resume else dict.fromkeys(range(len(self)), False)
         board, overall = watcher_of(verbose, "member"), Progress(len(left), 1, False, 1000)
         watchers = {i: _Watcher() for i in left}
+        pace = Pace()  # one member's slices tell how long the next one's may be
 
         def train(i: int) -> None:
             again = resume and left[i] and self.members[i].unfinished
@@ -250,7 +251,7 @@ class Population:
                 shuffle=shuffle, sample_weight=weights, class_weight=class_weight,
                 validation_data=validation_data, validation_split=validation_split,
                 callbacks=callbacks(i) if callbacks else None, resume=again,
-                rollback=False, verbose=verbose, watcher=watchers[i],
+                rollback=False, verbose=verbose, watcher=watchers[i], pace=pace,
             )  # fmt: skip
             del left[i]
 

@@ -28,6 +28,7 @@ __all__ = [
     "Batches",
     "DivergenceError",
     "History",
+    "Pace",
     "Progress",
     "Slice",
     "Training",
@@ -317,6 +318,8 @@ class Training:
         The user's, then those of the optimizer; any of them may end the training.
     interrupts : Interrupts
         Those of the whole `fit`.
+    pace : Pace
+        What is known about the length of a slice.
     """
 
     progress: Progress
@@ -331,6 +334,7 @@ class Training:
     watcher: Watcher
     callbacks: Chain
     interrupts: Interrupts
+    pace: Pace
     begun: bool = False
 
     def settle(self) -> None:
@@ -348,7 +352,7 @@ class Training:
         DivergenceError
             Where a loss or a parameter is no longer finite.
         """
-        progress, pace = self.progress, Pace()
+        progress = self.progress
         sums = sum((piece.sum(axis=1) for piece in progress.scores), np.zeros(3))  # nearly exact
         try:
             with self.interrupts.held():
@@ -361,7 +365,7 @@ class Training:
                 if not progress.over:
                     if progress.batch == 0:
                         self.callbacks.tell("on_epoch_begin", progress.epoch, {})
-                    sums += self._slice(pace)
+                    sums += self._slice()
                     shown = self._means(sums, progress.rows)
                     self.callbacks.tell("on_slice_end", progress.batch, shown)
                     self._show(shown)
@@ -390,11 +394,11 @@ class Training:
         with self.interrupts.held():
             self.watcher.progress(figures)
 
-    def _slice(self, pace: Pace) -> np.ndarray:
+    def _slice(self) -> np.ndarray:
         """Train on the next batches; the sums of their scores."""
         progress = self.progress
         alone = self.validate is None and not self.callbacks.members
-        piece = self.feed.take(progress, int(pace.batches), alone)
+        piece = self.feed.take(progress, int(self.pace.batches), alone)
         if piece is None:
             progress.over = True
             return np.zeros(3)
@@ -412,7 +416,7 @@ class Training:
                 progress.over = piece.over
                 if piece.over:
                     progress.generator = self.feed.rng.bit_generator.state
-        pace.learn(count, seconds)
+        self.pace.learn(count, seconds)
         if done < count:
             self._raise(progress.batch + done, bool(np.isfinite(scores[0, done])))
         return scores.sum(axis=1)

@@ -12,6 +12,7 @@ import pytest
 from test_plan import NETWORKS, OPTIMIZERS, build
 
 import fastnn as fnn
+from fastnn import fitting
 from fastnn.kernels import _team
 from fastnn.kernels._kernel import JIT
 
@@ -97,6 +98,21 @@ def test_members_share_a_plan_until_they_differ(spiral):
     assert bits(population[2], spiral[0]) == bits(alone, spiral[0])
     varied = fnn.Population(template(), 2, {"1.rate": [0.1, 0.2]})
     assert [max(row.rate for row in member.plan.rows) for member in varied] == [0.1, 0.2]
+
+
+@pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: a single batch fills a slice")
+def test_members_go_on_at_the_pace_of_those_before(spiral, monkeypatch):
+    """The first slice of all has one batch; the next member begins with as many as fit."""
+    slices, take = [], fitting.Steps.take
+    monkeypatch.setattr(
+        fitting.Steps,
+        "take",
+        lambda steps, pair, piece, *rest: (
+            slices.append(len(piece.starts)) or take(steps, pair, piece, *rest)
+        ),
+    )
+    fnn.Population(template(), 2, threads=1).fit(*spiral, epochs=2, batch_size=60, verbose=0)
+    assert [count for count in slices if count] == [1, 1, 2]
 
 
 def test_seeds_come_from_the_template(spiral):
