@@ -6,8 +6,6 @@ import math
 import os
 import sys
 import threading
-import time
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,8 +51,8 @@ class Crew:
     processors are from each other, and on who else is at work. As any number of threads gives
     the same bits, training tries: from a few on, one where steps are short, twice as many as
     long as that is faster. Numbers are tried in turns and the best turn of each counts, for the
-    machine does other things as well. After a second, two seconds, four, ... it looks at the next
-    numbers below and above, for the load may have changed.
+    machine does other things as well. After a second of training, two seconds, four, ... it looks
+    at the next numbers below and above, for the load may have changed.
 
     Parameters
     ----------
@@ -62,29 +60,22 @@ class Crew:
         Threads to begin with, and how many there may be.
     tries : bool
         Whether to try others than the first.
-    clock : callable
-        Seconds.
     """
 
     GAIN = 0.95  # more threads must bring the time of a step below this share
     LONG = 0.005  # seconds of a slice that say something
     TURNS = 2  # slices of each number that is tried; the first of all may have compiled
+    FAR = 1.3  # times the best step of all: a number that takes so long is not tried again
 
-    def __init__(
-        self,
-        first: int,
-        most: int,
-        tries: bool = True,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self.best, self.most, self.clock = first, most, clock
-        self.pause = 1.0
+    def __init__(self, first: int, most: int, tries: bool = True) -> None:
+        self.best, self.most = first, most
+        self.trained, self.pause = 0.0, 1.0  # seconds
         self.times: dict[int, float] = {}  # of a step, for each number that is tried
         self.trials: list[int] = []
         self.recent: list[float] = []  # times of a step in the last slices that tried nothing
         self.again = math.inf
         if tries and most > 1:
-            self.again = clock() + self.pause
+            self.again = self.pause
             if first < most:
                 self._compare(first, 2 * first)
 
@@ -96,13 +87,14 @@ class Crew:
     @property
     def threads(self) -> int:
         """For the next slice."""
-        if not self.trials and self.clock() > self.again:
+        if not self.trials and self.trained > self.again:
             self.times = {self.best: min(self.recent)} if self.recent else {}
             self._compare(self.best // 2, self.best, 2 * self.best)
         return self.trials[0] if self.trials else self.best
 
     def learn(self, batches: int, seconds: float) -> None:
         """Take note of how long the last slice took, unless the start of the threads did."""
+        self.trained += seconds
         if seconds < self.LONG:
             return
         step = seconds / batches
@@ -111,6 +103,8 @@ class Crew:
             return
         tried = self.trials.pop(0)
         self.times[tried] = min(step, self.times.get(tried, math.inf))
+        if self.times[tried] > self.FAR * min(self.times.values()):
+            self.trials = [number for number in self.trials if number != tried]
         if self.trials:
             return
         self.recent.clear()
@@ -120,7 +114,7 @@ class Crew:
                 self.best = number
         self._compare(self.best // 2, 2 * self.best)
         if not self.trials:
-            self.again = self.clock() + self.pause
+            self.again = self.trained + self.pause
             self.pause *= 2
 
 

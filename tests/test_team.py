@@ -68,7 +68,7 @@ def test_how_many_threads(asked, monkeypatch):
 def test_training_finds_out_how_many_are_fastest(first, best):
     """Whatever it begins with, and again when the load has changed."""
     now = 0.0
-    crew = _threads.Crew(first, 8, clock=lambda: now)
+    crew = _threads.Crew(first, 8)
     for fastest, end in ((best, 30), (8 // best, 1000)):
         while now < end:
             threads = crew.threads
