@@ -14,7 +14,7 @@ import numpy as np
 
 from fastnn._check import whole
 from fastnn.interrupts import Interrupts
-from fastnn.kernels import _team
+from fastnn.kernels import _shares, _team
 from fastnn.plan import Plan
 
 VARIABLE = "FASTNN_NUM_THREADS"
@@ -73,6 +73,7 @@ class Crew:
         self.times: dict[int, float] = {}  # of a step, for each number that is tried
         self.trials: list[int] = []
         self.recent: list[float] = []  # times of a step in the last slices that tried nothing
+        self._shares: dict[int, np.ndarray] = {}  # as they were, for each number of threads
         self.again = math.inf
         if tries and most > 1:
             self.again = self.pause
@@ -91,6 +92,14 @@ class Crew:
             self.times = {self.best: min(self.recent)} if self.recent else {}
             self._compare(self.best // 2, self.best, 2 * self.best)
         return self.trials[0] if self.trials else self.best
+
+    @property
+    def shares(self) -> np.ndarray:
+        """How much each thread does in the next slice, which moves it: see `kernels._shares`."""
+        threads = self.threads
+        if threads not in self._shares:
+            self._shares[threads] = _shares.even(threads)
+        return self._shares[threads]
 
     def learn(self, batches: int, seconds: float) -> None:
         """Take note of how long the last slice took, unless the start of the threads did."""

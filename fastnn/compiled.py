@@ -199,18 +199,19 @@ def train(
     losses: np.ndarray,
     metrics: np.ndarray,
     penalties: np.ndarray,
-    threads: int,
+    shares: np.ndarray,
 ) -> int:
-    """As `fastnn.kernels.run.train`.
+    """As `fastnn.kernels.run.train`, by as many threads as have shares.
 
     Parameters that are not finite are found here, once for all batches of a call.
     """
     rows, sources_at, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
     equip(rule, terms, buffers.params.dtype)
-    rule = rule.view(RECORDS)
+    rule, threads = rule.view(RECORDS), shares.shape[1] - 1
     done = together(
         threads, run.train, rows, rule, rule.repeat(threads), sources_at, buffers, capacity,
         plan.first, parts_of(plan), order, starts, stops, rates, losses, metrics, penalties,
+        shares,
     )  # fmt: skip
     # A loss that is not finite may come of parameters that were not, after the batch before.
     return done if all_finite(buffers.params) else max(done - 1, 0)

@@ -82,10 +82,10 @@ class Steps:
         if most > self.capacity:
             self._make_room(most)
         batches = (piece.order, piece.starts, piece.stops, rates, *scores)
-        threads, began = self.crew.threads, time.perf_counter()
+        shares, began = self.crew.shares, time.perf_counter()
         done = network._engine().train(
             network.plan, network._metric_op(pair), network._rule, self.terms, pair,
-            self.buffers, self.capacity, *batches, threads,
+            self.buffers, self.capacity, *batches, shares,
         )  # fmt: skip
         if len(piece.starts):
             self.crew.learn(len(piece.starts), time.perf_counter() - began)

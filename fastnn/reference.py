@@ -177,7 +177,7 @@ def train(
     losses: np.ndarray,
     metrics: np.ndarray,
     penalties: np.ndarray,
-    threads: int = 1,
+    shares: np.ndarray,
 ) -> int:
     """As `fastnn.compiled.train`."""
     ops = plan.for_metric(metric, len(sources) > 2)

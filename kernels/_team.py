@@ -1,7 +1,7 @@
 """Threads that run the same compiled code, each on its part, and wait for one another.
 
 Every thread of a *team* has a *seat*, a number from 0 on, and calls the same
-function. It first ``join``s, then takes its ``share`` of what is to be done, and
+function. It first ``join``s, then takes its share (``_shares.py``) of what is to be done, and
 ``meet``s the others wherever it needs what they have computed. A meeting is a few
 atomic operations on memory that the team shares: no lock, and no system
 call where every thread has a processor. Where they have not, those who wait for long
@@ -26,7 +26,7 @@ from ._kernel import JIT, part
 # Places in a team's array of int64, 64 bytes apart: threads that write to one cache line hinder
 # each other.
 WANTED, PRESENT, MEMBERS, WAITING, ROUND = (np.int64(place) for place in (0, 8, 16, 24, 32))
-FIRST, ALONE, UNPARTED, NOBODY = (np.int64(number) for number in (0, 1, 1, 0))
+FIRST, ALONE, NOBODY = (np.int64(number) for number in (0, 1, 0))
 TEAM = 40  # size of the array, all zeros before the team joins
 CALLED_OFF = -1  # in place of the number of members: go home
 PATIENCE = 3_000_000  # looks for a thread that does not come, a second or more
@@ -36,13 +36,6 @@ _YIELDS = [  # of the C library, of Windows
     name for name in ("sched_yield", "SwitchToThread") if llvmlite.binding.address_of_symbol(name)
 ]
 AVAILABLE = JIT and bool(_YIELDS)  # whether a team may have more than one member
-
-
-@part(inline=True)
-def share(n, grain, seat, members):
-    """The part ``lo..hi`` of ``0..n`` for a seat; ``lo`` is a multiple of ``grain``."""
-    units = (n + grain - 1) // grain
-    return units * seat // members * grain, min(n, units * (seat + 1) // members * grain)
 
 
 if AVAILABLE:

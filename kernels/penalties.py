@@ -18,7 +18,7 @@ import numpy as np
 from ._kernel import SUMS, kernel, part
 from ._memory import matrix, pointer_at, tiny_of, vector
 from ._op import TERM
-from ._team import share
+from ._shares import evenly, share
 
 GRAIN = np.int64(4)  # columns that are not parted
 A_TERM = np.zeros(1, TERM).view(np.recarray)[0]
@@ -199,7 +199,7 @@ def constrain(rule, net, seat, members):
     """Cut this seat's columns of every array to what is allowed."""
     for term in terms_of(rule):
         if term.max_norm > 0 or term.non_negative != 0:
-            lo, hi = share(term.columns, GRAIN, seat, members)
+            lo, hi = share(term.columns, GRAIN, evenly(seat, members))
             constraint_step(
                 term.max_norm, term.non_negative, lo, hi,
                 matrix(net.params, term.start, term.rows, term.columns),

@@ -4,7 +4,8 @@ A training step has two phases. In the first, every row of the batch is gathered
 and goes forward and backward for itself. In the second, every weight's gradient is
 summed over the whole batch and the weight moves. Rows never look at other rows,
 weights never at other weights: the threads of a team (``_team.py``) share the rows,
-meet, share the weights, meet.
+meet, share the weights, meet. Whoever had to wait in one step has more to do in the next
+(``_shares.py``).
 
 Between the phases all that the rows left would travel from one processor's cache to
 another's. Where the weights are fewer than that, the batch is cut into parts, each
@@ -22,14 +23,17 @@ import numpy as np
 from ._kernel import SUMS, compiled, part
 from ._memory import call, pointer, pointer_at, shifted, vector
 from ._op import EVALUATE, LOSS, OP, PREDICT, TRAIN, Net, placed, row_values
-from ._team import ALONE, FIRST, UNPARTED, join, meet, share
+from ._shares import ROWS, WEIGHTS, balance, begun, ended, evenly, share, stretch_of
+from ._team import ALONE, FIRST, join, meet
 from .gemm import SCRATCH
 from .noise import mixed
 from .optimizers import finite
 
 GRAIN = np.int64(4)  # rows of a batch or of a weight that are not parted: tiles of one row are slow
+UNPARTED = np.int64(1)
 LINE = np.int64(16)  # numbers that are not parted: a line of the cache belongs to one thread
 NO_KEY = np.uint64(0)
+MANY = 32  # rows of a thread that tell how fast it is
 PART = 16  # rows that a part of a batch has at the least
 
 
@@ -45,7 +49,7 @@ def forward(plan, net, mode, lo, hi):
 def together(function, op, net, meeting, seat, members):
     """One function of an op that looks at whole columns: all rows must be there before it."""
     meet(meeting, members)
-    lo, hi = share(op.fan_in, GRAIN, seat, members)
+    lo, hi = share(op.fan_in, GRAIN, evenly(seat, members))
     if lo < hi:
         call(function, op, net, lo, hi)
     meet(meeting, members)
@@ -154,11 +158,11 @@ def rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members):
 
 
 @part
-def weights_pass(plan, net, seat, members):
-    """Second phase: the gradient of this seat's weights."""
+def weights_pass(plan, net, stretch):
+    """Second phase: the gradient of the weights in a stretch."""
     for op in plan:
         if op.gradient != 0:
-            lo, hi = share(op.weight_rows, GRAIN, seat, members)
+            lo, hi = share(op.weight_rows, GRAIN, stretch)
             if lo < hi:
                 call(op.gradient, op, net, lo, hi)
 
@@ -168,11 +172,11 @@ def parts_pass(plan, sources, net, first, size, parts, meeting, seat, members):
     """First phase of a batch in parts: the rows of this seat's parts, and their gradients."""
     grain = LINE if net.batch >= 4 * parts * LINE else GRAIN  # whole vectors of rows, if many
     rows = (net.batch + parts * grain - 1) // (parts * grain) * grain
-    lo, hi = share(parts, UNPARTED, seat, members)
+    lo, hi = share(parts, UNPARTED, evenly(seat, members))
     for i in range(lo, hi):
         start, stop = min(i * rows, net.batch), min((i + 1) * rows, net.batch)
         rows_pass(plan, sources, net, first, start, stop, meeting, seat, members)
-        weights_pass(plan, placed(narrowed(net, start, stop, i * size)), FIRST, ALONE)
+        weights_pass(plan, placed(narrowed(net, start, stop, i * size)), evenly(FIRST, ALONE))
 
 
 @part
@@ -186,8 +190,8 @@ def add_parts(net, size, parts, lo, hi):
 
 
 @part
-def over_weights(function, plan, rule, net, parts, seat, members):
-    """Second phase of training: one function of a rule, where it has that, on this seat's weights.
+def over_weights(function, plan, rule, net, parts, stretch):
+    """Second phase of training: one function of a rule, if it has that, on a stretch of weights.
 
     What lies in one piece is done in one go. A layer's bias lies behind its weight and belongs
     to whoever has the last of its rows. Of a batch in parts, weights are cut anywhere.
@@ -196,11 +200,11 @@ def over_weights(function, plan, rule, net, parts, seat, members):
         return
     start, stop = 0, 0
     if parts > 1:
-        start, stop = share(rule.parameters, LINE, seat, members)
+        start, stop = share(rule.parameters, LINE, stretch)
     for i in range(0 if parts > 1 else plan.size):
         op = plan[i]
         if op.gradient != 0:
-            lo, hi = share(op.weight_rows, GRAIN, seat, members)
+            lo, hi = share(op.weight_rows, GRAIN, stretch)
             if lo < hi:
                 first = op.weight + lo * op.row_size
                 if first != stop:
@@ -224,40 +228,50 @@ def penalty(rule, net):
 
 
 @part
-def first_phase(plan, sources, net, first, size, parts, meeting, seat, members):
+def first_phase(plan, sources, net, first, size, parts, shares, meeting, seat, members):
     """Rows forward and backward, in parts where there are enough of them; how many parts."""
     cut = min(parts, net.batch // PART)
     if cut > 1:
         parts_pass(plan, sources, net, first, size, cut, meeting, seat, members)
+        meet(meeting, members)
     else:
-        lo, hi = share(net.batch, GRAIN, seat, members)
+        since = begun(shares, ROWS, seat, members)
+        lo, hi = share(net.batch, GRAIN, stretch_of(shares, ROWS, seat, members))
         rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members)
-    meet(meeting, members)
+        ended(shares, ROWS, seat, members, since)
+        meet(meeting, members)
+        if seat == 0 and net.batch >= MANY * members:
+            balance(shares, ROWS, members)
     return cut
 
 
 @part
-def second_phase(plan, rule, net, size, cut, meeting, seat, members):
+def second_phase(plan, rule, net, size, cut, shares, meeting, seat, members):
     """Gradients of the weights, what is done to them, and the update."""
+    stretch, since = evenly(seat, members), begun(shares, WEIGHTS, seat, members)
     if cut > 1:
-        lo, hi = share(size, LINE, seat, members)
+        lo, hi = share(size, LINE, stretch)
         add_parts(net, size, cut, lo, hi)
     else:
-        weights_pass(plan, net, seat, members)
-    over_weights(rule.penalize, plan, rule, net, cut, seat, members)
+        stretch = stretch_of(shares, WEIGHTS, seat, members)
+        weights_pass(plan, net, stretch)
+    over_weights(rule.penalize, plan, rule, net, cut, stretch)
     if rule.limit != 0:
         meet(meeting, members)
         if seat == 0:
             call(rule.limit, rule, net, 0, 0)
         meet(meeting, members)
-        over_weights(rule.rescale, plan, rule, net, cut, seat, members)
-    over_weights(rule.update, plan, rule, net, cut, seat, members)
+        over_weights(rule.rescale, plan, rule, net, cut, stretch)
+    over_weights(rule.update, plan, rule, net, cut, stretch)
+    ended(shares, WEIGHTS, seat, members, since)
     meet(meeting, members)
+    if seat == 0 and cut <= 1:
+        balance(shares, WEIGHTS, members)
     if rule.constrain != 0:
         call(rule.constrain, rule, net, seat, members)
         meet(meeting, members)
     # Nobody moves a weight before the next meeting.
-    over_weights(rule.average, plan, rule, net, cut, seat, members)
+    over_weights(rule.average, plan, rule, net, cut, stretch)
 
 
 @compiled
@@ -268,17 +282,18 @@ def gradients(plan, rule, sources, buffers, capacity, order, team, seat):
     if members > 0:
         key = mixed(rule[0].seed, rule[0].step)
         net = placed(bind(buffers, order, 0, order.size, capacity, seat, 0, key, 0))
-        lo, hi = share(net.batch, GRAIN, seat, members)
+        stretch = evenly(seat, members)
+        lo, hi = share(net.batch, GRAIN, stretch)
         rows_pass(plan, sources, net, 0, lo, hi, meeting, seat, members)
         meet(meeting, members)
-        weights_pass(plan, net, seat, members)
-        over_weights(rule[0].penalize, plan, rule[0], net, 1, seat, members)
+        weights_pass(plan, net, stretch)
+        over_weights(rule[0].penalize, plan, rule[0], net, 1, stretch)
 
 
 @compiled
 def train(
     plan, rule, copies, sources, buffers, capacity, first, parts,
-    order, starts, stops, rates, losses, metrics, penalties, team, seat,
+    order, starts, stops, rates, losses, metrics, penalties, shares, team, seat,
 ):  # fmt: skip
     """Train on whole batches, one after another; returns how many went well.
 
@@ -287,7 +302,8 @@ def train(
     ``metrics[i]``, the penalty times its rows to ``penalties[i]``. Stops at a batch whose loss
     is not finite, before its update.
 
-    A batch is cut into at most ``parts``, of not too few rows. Each seat but the first has a
+    A batch is cut into at most ``parts``, of not too few rows; ``shares`` says who does how much
+    of what is not, and is kept from one call to the next. Each seat but the first has a
     row of ``copies`` in place of ``rule``, and all of them see the same numbers, so that all
     stop at the same batch.
     """
@@ -302,7 +318,7 @@ def train(
         net = placed(bind(buffers, order, starts[i], stops[i], capacity, seat, 0, key, 1))
         if seat == 0:
             penalties[i] = penalty(mine, net) * net.batch
-        cut = first_phase(plan, sources, net, first, size, parts, meeting, seat, members)
+        cut = first_phase(plan, sources, net, first, size, parts, shares, meeting, seat, members)
         loss, metric = scores(plan, net)
         if seat == 0:
             losses[i], metrics[i] = loss, metric
@@ -310,7 +326,7 @@ def train(
             return i
         mine.step += 1
         mine.learning_rate = rates[i]
-        second_phase(plan, mine, net, size, cut, meeting, seat, members)
+        second_phase(plan, mine, net, size, cut, shares, meeting, seat, members)
     return starts.size
 
 
@@ -321,7 +337,7 @@ def evaluate(plan, sources, buffers, capacity, room, order, losses, metrics, tea
     The blocks are shared out: each seat has ``room`` numbers of the work buffer for itself.
     """
     members = join(pointer(team), seat)
-    lo, hi = share(losses.size, UNPARTED, seat, members)
+    lo, hi = share(losses.size, UNPARTED, evenly(seat, members))
     for i in range(lo, hi):
         start = i * capacity
         stop = min(start + capacity, order.size)
@@ -341,7 +357,7 @@ def predict(plan, sources, buffers, capacity, room, order, offset, key, out, goo
     """
     members = join(pointer(team), seat)
     width = out.shape[1]
-    lo, hi = share(order.size, capacity, seat, members)
+    lo, hi = share(order.size, capacity, evenly(seat, members))
     all_good = True
     for start in range(lo, hi, capacity):
         stop = min(start + capacity, hi)

@@ -13,7 +13,7 @@ from test_threads import bits, state, wide
 
 import fastnn as fnn
 from fastnn import _threads, compiled, training
-from fastnn.kernels import _team, run
+from fastnn.kernels import _shares, _team, run
 from fastnn.kernels._kernel import OPTIONS
 from fastnn.kernels._memory import pointer
 
@@ -261,7 +261,7 @@ def first_wrong_share(most):
             for grain in (1, 4):
                 at = 0
                 for seat in range(members):
-                    lo, hi = _team.share(n, grain, seat, members)
+                    lo, hi = _shares.share(n, grain, _shares.evenly(seat, members))
                     fair = (n + grain - 1) // grain // members * grain
                     cut_well = lo == at and lo % grain == 0 and lo <= hi
                     if not cut_well or not -grain < hi - lo - fair <= grain:
@@ -274,6 +274,60 @@ def first_wrong_share(most):
 
 def test_shares_cover_everything_once():
     assert first_wrong_share(100) == (0, 0, 0)
+
+
+def uneven(members, rng):
+    """Shares as no clock would make them: some of them empty."""
+    shares = _shares.even(members)
+    cuts = np.sort(rng.integers(0, _shares.WHOLE, (2, members - 1)), axis=1)
+    cuts[rng.random(cuts.shape) < 0.2] = 0
+    shares[:, 1:-1, _shares.BEGIN] = np.sort(cuts, axis=1)
+    return shares
+
+
+@pytest.mark.parametrize("name", ["deep", "regularised", "normalised"])
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_wherever_the_work_is_cut_the_bits_are_the_same(name, threads, monkeypatch):
+    rng, results = np.random.default_rng(threads), []
+    for count in (1, threads):
+        if count > 1:
+            monkeypatch.setattr(_threads.Crew, "shares", property(lambda _: uneven(threads, rng)))
+        net, x, y = build(name, "adam", threads=count)
+        net.fit(x, y, epochs=30, batch_size=40, verbose=0)
+        results.append(state(net))
+    assert results[0] == results[1]
+
+
+@njit(**OPTIONS)
+def balanced(shares, members):
+    """Both phases, once."""
+    for phase in range(2):
+        _shares.balance(shares, phase, members)
+
+
+@pytest.mark.parametrize("speeds", [[1, 1], [3, 1], [1, 4, 4], [1, 1000], [2, 1, 1, 5, 5, 1, 1, 1]])
+def test_shares_follow_the_speeds(speeds):
+    """All are done at once in the end; the slowest keeps enough to be seen getting faster."""
+    members = len(speeds)
+    shares = _shares.even(members)
+    for _ in range(100):
+        sizes = np.diff(shares[:, :, _shares.BEGIN])
+        assert (sizes >= _shares.WHOLE // (_shares.LEAST * members) - 1).all()
+        assert (sizes.sum(axis=1) == _shares.WHOLE).all()
+        shares[:, :-1, _shares.SPENT] = sizes * 100 // speeds
+        balanced(shares, members)
+    if max(speeds) < 1000:
+        assert np.allclose(sizes / _shares.WHOLE, np.array(speeds) / sum(speeds), atol=0.01)
+
+
+@pytest.mark.skipif(not _shares.CLOCK, reason="a system without clock_gettime: shares stay even")
+def test_whoever_had_to_wait_does_more():
+    net, x, y = wide("wide", threads=2)
+    net.fit(x, y, epochs=1, batch_size=150, verbose=0)  # which compiles
+    shares = net._crew[1].shares
+    shares[:, 1, _shares.BEGIN] = _shares.WHOLE // 16
+    net.fit(x, y, epochs=30, batch_size=150, verbose=0)
+    assert (shares[:, 1, _shares.BEGIN] > _shares.WHOLE // 8).all()
 
 
 @njit(**OPTIONS)

@@ -1,0 +1,144 @@
+"""How much of the work each thread of a team does.
+
+Processors are not equally fast: one has small cores beside large ones, another shares a core with
+somebody else's program. Where all had as much to do, all would wait for the slowest at every
+meeting. So each seat notes how long its share of a phase of training took, and the shares of the
+next step follow: whoever had to wait does more. Nobody's results depend on where the work is cut.
+"""
+
+import sys
+import time
+from typing import NamedTuple
+
+import llvmlite.binding
+import numpy as np
+from numba import types
+
+from ._kernel import JIT, part
+from ._memory import pointer, shifted, vector
+
+ROWS, WEIGHTS, PHASES = np.int64(0), np.int64(1), 2  # of a step of training
+# What a seat has of a phase's array: how long it took, where its share begins, room for the clock.
+SPENT, BEGIN, TIME, SEAT = (np.int64(place) for place in (0, 1, 2, 8))  # a line of the cache
+WHOLE = np.int64(1 << 20)  # what all shares add up to
+LEAST = 8  # a share is no less than such a part of an even one
+PACE = 1 / 8  # of the way to what the last step says: a single one may have been disturbed
+
+
+class Stretch(NamedTuple):
+    """The part of a whole from ``begin`` to ``end``, for one seat."""
+
+    begin: int
+    end: int
+    whole: int
+
+
+def even(members: int) -> np.ndarray:
+    """Shares to begin with, (phases, members + 1, 8): each seat's line, and where the last ends."""
+    shares = np.zeros((PHASES, members + 1, SEAT), np.int64)
+    shares[:, :, BEGIN] = WHOLE * np.arange(members + 1) // members
+    return shares
+
+
+@part(inline=True)
+def evenly(seat, members):
+    """The stretch of a seat where all have as much."""
+    return Stretch(seat, seat + 1, members)
+
+
+@part(inline=True)
+def share(n, grain, stretch):
+    """The part ``lo..hi`` of ``0..n`` in a stretch; ``lo`` is a multiple of ``grain``."""
+    units = (n + grain - 1) // grain
+    lo = units * stretch.begin // stretch.whole * grain
+    return lo, min(n, units * stretch.end // stretch.whole * grain)
+
+
+@part(inline=True)
+def planned(shares, members):
+    """Whether the shares are those of so many members; else some thread did not come."""
+    return members > 1 and shares.shape[1] == members + 1
+
+
+@part(inline=True)
+def line(shares, phase, seat):
+    """What a seat has of a phase's array."""
+    return vector(pointer(shares), (phase * shares.shape[1] + seat) * SEAT, SEAT)
+
+
+@part(inline=True)
+def stretch_of(shares, phase, seat, members):
+    """What a seat does in a phase."""
+    if planned(shares, members):
+        begin, end = line(shares, phase, seat)[BEGIN], line(shares, phase, seat + 1)[BEGIN]
+        return Stretch(begin, end, WHOLE)
+    return evenly(seat, members)
+
+
+@part
+def speed_of(shares, phase, seat):
+    """How much a seat did in its time, and how much it did."""
+    did = shares[phase, seat + 1, BEGIN] - shares[phase, seat, BEGIN]
+    return did / float(max(shares[phase, seat, SPENT], 1)), did
+
+
+@part
+def balance(shares, phase, members):
+    """Move the shares of a phase towards those with which all would have been done at once.
+
+    By one seat, while nobody reads them: shares that are as the speeds are.
+    """
+    if not planned(shares, members):
+        return
+    total, least = 0.0, WHOLE // (LEAST * members)
+    for seat in range(members):
+        total += speed_of(shares, phase, seat)[0]
+    begin = np.int64(0)
+    for seat in range(members):
+        speed, did = speed_of(shares, phase, seat)  # the seats behind have not moved yet
+        shares[phase, seat, BEGIN] = begin
+        begin += max(np.int64(did + PACE * (WHOLE * speed / total - did)), least)
+        begin = min(begin, WHOLE - least * (members - 1 - seat))
+
+
+_NAME = "clock_gettime"  # of POSIX; seconds and nanoseconds are two int64 where addresses are
+CLOCK = (
+    JIT
+    and hasattr(time, _NAME)
+    and llvmlite.binding.address_of_symbol(_NAME) is not None
+    and sys.maxsize > 1 << 32
+)
+
+if CLOCK:
+    _clock_gettime = types.ExternalFunction(
+        _NAME, types.int32(types.int32, types.CPointer(types.int64))
+    )
+    _STEADY = np.int32(time.CLOCK_MONOTONIC)
+
+    @part
+    def begun(shares, phase, seat, members):
+        """Nanoseconds of a steady clock, when a seat begins its share."""
+        if not planned(shares, members):
+            return np.int64(0)
+        own = line(shares, phase, seat)
+        _clock_gettime(_STEADY, shifted(pointer(own), TIME))
+        return own[TIME] * np.int64(1_000_000_000) + own[TIME + 1]
+
+    @part
+    def ended(shares, phase, seat, members, since):
+        """Note how long a share took."""
+        if planned(shares, members):
+            shares[phase, seat, SPENT] = begun(shares, phase, seat, members) - since
+
+else:
+
+    @part
+    def begun(shares, phase, seat, members):
+        """No clock: shares stay even."""
+        return np.int64(0)
+
+    @part
+    def ended(shares, phase, seat, members, since):
+        """Everybody took as long."""
+        if planned(shares, members):
+            shares[phase, seat, SPENT] = shares[phase, seat + 1, BEGIN] - shares[phase, seat, BEGIN]
