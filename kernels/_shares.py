@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 
 from ._kernel import JIT, part
-from ._memory import pointer, shifted, vector
+from ._memory import cube, pointer, pointer_at, shifted, vector
 
 ROWS, WEIGHTS, PHASES = np.int64(0), np.int64(1), 2  # of a step of training
 # What a seat has of a phase's array: how long it took, where its share begins, room for the clock.
@@ -44,6 +44,12 @@ def even(members: int) -> np.ndarray:
 def evenly(seat, members):
     """The stretch of a seat where all have as much."""
     return Stretch(seat, seat + 1, members)
+
+
+@part(inline=True)
+def nobodys():
+    """In place of shares, where one does it all."""
+    return cube(pointer_at(np.int64(0), np.int64(0)), 0, 0, 0, 0)
 
 
 @part(inline=True)

@@ -16,6 +16,7 @@ from numba.extending import (
 from ._kernel import compiled, part
 from ._memory import call, exchanged, pointer, pointer_at, shifted, vector
 from ._op import OP, RULE, SOURCE, Net, placed, row_values
+from ._shares import evenly, nobodys
 from ._team import ALONE, FIRST
 from .gather import copy_scaled
 from .gemm import FEW_ROWS, SCRATCH, ZEROS
@@ -123,18 +124,19 @@ def learn(desk, net, score, moves):
     ))  # fmt: skip
     weight = penalty(rule, batch)
     meeting, size, parts = net.order, desk.size, desk.parts if moves else 1  # nobody to meet
-    cut = first_phase(ops, sources, batch, desk.first, size, parts, meeting, FIRST, ALONE)
+    shares, first = nobodys(), desk.first
+    cut = first_phase(ops, sources, batch, first, size, parts, shares, meeting, FIRST, ALONE)
     loss, _ = scores(ops, batch)
     vector(pointer_at(score, 0.0), 0, 1)[0] = loss / net.batch + weight
     if moves == 0:
-        weights_pass(ops, batch, FIRST, ALONE)
+        weights_pass(ops, batch, evenly(FIRST, ALONE))
         if rule.penalize != 0:
             call(rule.penalize, rule, batch, 0, size)
     elif np.isfinite(loss):
         rates = vector(pointer_at(desk.rates, 0.0), 0, desk.rates_count)
         rule.learning_rate = rates[0 if rates.size == 1 else rule.step - desk.first_rate]
         rule.step += 1
-        second_phase(ops, rule, batch, size, cut, meeting, FIRST, ALONE)
+        second_phase(ops, rule, batch, size, cut, shares, meeting, FIRST, ALONE)
 
 
 # ---------------------------------------------------------------------------
