@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import time
-import weakref
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,13 +16,13 @@ from fastnn._callback import Callback, Chain
 from fastnn._check import file_path, flag, number, whole
 from fastnn.checkpoints import Checkpoint
 from fastnn.interrupts import Interrupts
-from fastnn.kernels._op import TRAIN, op_of
-from fastnn.kernels.optimizers import all_finite
+from fastnn.kernels._op import op_of
 from fastnn.optimizers import LBFGS, Optimizer
 from fastnn.plan import Plan
 from fastnn.progress import watcher_of
 from fastnn.schedules import ReduceOnPlateau
-from fastnn.sources import Source, row_weights, rows_of
+from fastnn.sources import row_weights, rows_of
+from fastnn.steps import Pair, Steps
 from fastnn.training import (
     Arrays,
     Batches,
@@ -43,97 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fit", "train_on_batch"]
 
-Pair = list[Source]  # inputs, targets and, where there are some, weights
-_LOOKED_AT = 1e8  # bytes a second: a hundredth of what memory gives
 _WHOLE = 1 << 26  # bytes of an array that are looked at to know it again; of larger ones, samples
-
-
-def capacity_of(rows: int) -> int:
-    """Rows of room, a multiple of 16, so that every region begins on a cache line."""
-    return -(-rows // 16) * 16
-
-
-class Steps:
-    """Takes steps for a network: its plan, its buffers and who works on them.
-
-    Parameters
-    ----------
-    network : Network
-    rows : int
-        Of a batch, at most; more room is made where it is needed.
-    """
-
-    def __init__(self, network: Network, rows: int) -> None:
-        self.network: Any = weakref.proxy(network)  # which may keep these steps
-        self.terms = network._terms(network._rule)
-        self.settings: tuple[Any, ...] = ()  # that the steps of `train_on_batch` follow
-        self.unseen = 0.0  # seconds of steps since the optimizer's memory was looked at
-        self._make_room(rows)
-
-    def _make_room(self, rows: int) -> None:
-        self.capacity = capacity_of(rows)
-        self.crew = self.network._crew_for(self.capacity)
-        self.buffers = self.network._training_buffers(self.capacity, self.crew.most)
-
-    def take(self, pair: Pair, piece: Slice, rates: np.ndarray, scores: np.ndarray) -> int:
-        """Train on the batches of a slice; how many went well."""
-        network = self.network
-        most = int((piece.stops - piece.starts).max(initial=1))
-        if most > self.capacity:
-            self._make_room(most)
-        batches = (piece.order, piece.starts, piece.stops, rates, *scores)
-        shares, began = self.crew.shares, time.perf_counter()
-        done = network._engine().train(
-            network.plan, network._metric_op(pair), network._rule, self.terms, pair,
-            self.buffers, self.capacity, *batches, shares,
-        )  # fmt: skip
-        if len(piece.starts):
-            self.crew.learn(len(piece.starts), time.perf_counter() - began)
-        return done
-
-    def step(self, pair: Pair, piece: Slice, scores: np.ndarray) -> int:
-        """As `take`, at the optimizer's learning rates; an overflow of its memory is found, too.
-
-        A squared gradient that is infinite would make a parameter stand still, no more. The
-        memory is looked at as often as costs some hundredth of the time: where it is not large,
-        always.
-        """
-        network, count, began = self.network, len(piece.starts), time.perf_counter()
-        rates = network.optimizer.rates(int(network._rule["step"][0]), count)
-        done = self.take(pair, piece, rates, scores)
-        self.unseen += time.perf_counter() - began
-        if done == count and network._state.nbytes < self.unseen * _LOOKED_AT:
-            self.unseen = 0.0
-            with np.errstate(invalid="ignore"):  # without the compiler there would be a warning
-                if not all_finite(network._state):
-                    return done - 1
-        return done
-
-    def compile(self, pair: Pair) -> None:
-        """Compile, or load, what a step needs, by taking none."""
-        key = (self.network._metric_op(pair), len(pair) > 2, self.network.dtype, TRAIN)
-        if key not in self.network.plan.addressed:
-            none = np.empty(0, np.int64)
-            self.take(pair, Slice(none, none, none, False), np.empty(0), np.empty((3, 0)))
-
-    def first_bad(self, finite_loss: bool) -> str:
-        """Where the first number lies that is not finite, in the order of the computation."""
-        network, plan = self.network, self.network.plan
-        if not finite_loss:
-            for row in plan.rows:
-                start = row.out * self.capacity
-                values = self.buffers.work[start : start + row.fan_out * self.capacity]
-                if row.layer >= 0 and not np.isfinite(values).all():  # else it is the loss itself
-                    name, layer = op_of(row).name, network.layers[row.layer]
-                    return f"the output of {name} in layer {row.layer}, {layer!r}, is not finite"
-            return "the loss is not finite"
-        params, memory = network._params[None], network._state.reshape(-1, plan.size)
-        for what, rows in (("", params), ("the optimizer's memory of ", memory)):
-            for p in plan.parameters:
-                if not np.isfinite(rows[:, p.offset : p.offset + p.size]).all():
-                    layer = network.layers[p.layer]
-                    return f"{what}{p.name} of layer {p.layer}, {layer!r}, is not finite"
-        raise AssertionError("everything is finite")
 
 
 class _Plateau(Callback):

@@ -22,6 +22,7 @@ from fastnn import (
     optimizers,
     reference,
     sources,
+    steps,
     training,
 )
 from fastnn._check import got, one_of, parameter, whole
@@ -170,7 +171,7 @@ class Network(InFiles, InCompiledCode):
     _few: compiled.Few | None  # the fast road of `predict`
     _desk: desk.Desk | None  # what compiled code finds of the network
     _crew: tuple[Any, _threads.Crew] | None  # threads that train, and what is known about them
-    _steps: fitting.Steps | None  # what `train_on_batch` needs
+    _steps: steps.Steps | None  # what `train_on_batch` needs
     _training: Training | None  # the one that runs
     _turns: Turns  # who may move the parameters, and when
 
@@ -731,7 +732,7 @@ class Network(InFiles, InCompiledCode):
         """What the network says, (n, *out_shape); for each key of what is random, if there are."""
         samples = len(source.array)
         shape = (len(keys), samples) if keys else (samples,)
-        capacity = fitting.capacity_of(min(_BLOCK, samples))
+        capacity = steps.capacity_of(min(_BLOCK, samples))
         threads, engine = _threads.looking(self.threads, plan, samples), self._engine()
 
         def look(params: np.ndarray) -> np.ndarray:
@@ -774,13 +775,13 @@ class Network(InFiles, InCompiledCode):
         pair, _ = self._pair(x, y, sample_weight)
         samples = len(pair[0].array)
         threads = _threads.looking(self.threads, self.plan, samples)
-        capacity = fitting.capacity_of(min(_BLOCK, samples))
+        capacity = steps.capacity_of(min(_BLOCK, samples))
         return pair, self._looking_buffers(self._params, capacity, threads)
 
     def _figures(self, pair: list[Source], room: Buffers) -> dict[str, float]:
         """Mean loss and metric."""
         plan, metric, samples = self.plan, self._metric_op(pair), len(pair[0].array)
-        capacity = fitting.capacity_of(min(_BLOCK, samples))
+        capacity = steps.capacity_of(min(_BLOCK, samples))
         threads, engine = len(room.work) // (capacity * plan.row_size), self._engine()
 
         def look(params: np.ndarray) -> np.ndarray:
@@ -923,7 +924,7 @@ class Network(InFiles, InCompiledCode):
         pair, _ = self._pair(x, y, sample_weight)
         fitting.check_trainable(self, plan)
         samples = len(pair[0].array)
-        capacity = fitting.capacity_of(samples)
+        capacity = steps.capacity_of(samples)
         rule = self._rule.copy()
         for name in _CLIPS:
             rule[name] = 0

@@ -12,7 +12,7 @@ import pytest
 from test_plan import NETWORKS, OPTIMIZERS, build
 
 import fastnn as fnn
-from fastnn import fitting
+from fastnn import steps
 from fastnn.kernels import _team
 from fastnn.kernels._kernel import JIT
 
@@ -103,9 +103,9 @@ def test_members_share_a_plan_until_they_differ(spiral):
 @pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT=1: a single batch fills a slice")
 def test_members_go_on_at_the_pace_of_those_before(spiral, monkeypatch):
     """The first slice of all has one batch; the next member begins with as many as fit."""
-    slices, take = [], fitting.Steps.take
+    slices, take = [], steps.Steps.take
     monkeypatch.setattr(
-        fitting.Steps,
+        steps.Steps,
         "take",
         lambda steps, pair, piece, *rest: (
             slices.append(len(piece.starts)) or take(steps, pair, piece, *rest)
