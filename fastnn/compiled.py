@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastnn._threads import together
-from fastnn.kernels import gather, run
+from fastnn.kernels import _shares, _team, gather, run
 from fastnn.kernels._kernel import JIT
 from fastnn.kernels._op import (
     EVALUATE,
@@ -215,6 +215,47 @@ def train(
     )  # fmt: skip
     # A loss that is not finite may come of parameters that were not, after the batch before.
     return done if all_finite(buffers.params) else max(done - 1, 0)
+
+
+class Ready:
+    """`train` for the first rows of the same arrays again and again, a batch a call, one thread.
+
+    Everything is prepared once. ``rates`` is an array of one learning rate.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        metric: str,
+        rule: np.ndarray,
+        terms: np.ndarray,
+        sources: list[Source],
+        buffers: Buffers,
+        capacity: int,
+        rates: np.ndarray,
+    ) -> None:
+        dtype = buffers.params.dtype
+        self.rule, self.terms, self.params = rule, terms, buffers.params
+        equip(rule, terms, dtype)
+        self.stops, self.scores = np.zeros(1, np.int64), np.zeros((3, 1))
+        team = np.zeros(_team.TEAM, np.int64)
+        team[_team.WANTED] = 1
+        own: Any = rule.view(RECORDS)
+        self.arguments = (
+            addressed(plan, metric, False, dtype, TRAIN), own, own, records(sources, dtype),
+            buffers, capacity, plan.first, parts_of(plan),
+            np.arange(capacity), np.zeros(1, np.int64), self.stops, rates, *self.scores,
+            _shares.even(1), team, 0,
+        )  # fmt: skip
+
+    def __call__(self, rows: int, scores: np.ndarray) -> int:
+        """Whether the step went well; ``scores`` as in `train`, (3, 1)."""
+        # Compiled code that trains the network brings terms of its own.
+        self.rule["terms"], self.rule["terms_count"] = place(self.terms), len(self.terms)
+        self.stops[0] = rows
+        done = run.train(*self.arguments)
+        scores[...] = self.scores
+        return done if all_finite(self.params) else 0
 
 
 @quiet

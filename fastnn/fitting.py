@@ -249,15 +249,23 @@ def train_on_batch(
     network: Network, x: Any, y: Any, sample_weight: Any, class_weight: Any
 ) -> dict[str, float]:
     """Take one step; see `Network.train_on_batch`."""
-    optimizer, steps = network._optimizer, network._steps
+    optimizer, steps, scores = network._optimizer, network._steps, np.zeros((3, 1))
     changed = steps is None or steps.settings != network._settings()
+    turns = network._turns
+    if steps is not None and steps.again and not changed and sample_weight is class_weight is None:
+        with Interrupts() as interrupts, interrupts.held(), turns.alone():
+            rows = steps.again.bring(x, y)
+            if rows:
+                with turns.moving():
+                    done = steps.step_again(rows, scores)
+                return _figures(network, steps, steps.again.pair, rows, scores, done)
     if changed:
         optimizer.check()
         if isinstance(optimizer, LBFGS):
             raise ValueError("LBFGS cannot take single steps: call fit with all rows")
     data = _data(network, x, y, sample_weight, class_weight, None)
-    rows, scores = len(data.pair[0].array), np.zeros((3, 1))
-    with Interrupts() as interrupts, interrupts.held(), network._turns.alone():
+    rows = len(data.pair[0].array)
+    with Interrupts() as interrupts, interrupts.held(), turns.alone():
         if changed:
             if network._plan is not None:
                 network._follow_optimizer()  # which may need other buffers
@@ -266,16 +274,26 @@ def train_on_batch(
             steps = network._steps = _prepared(network, data, rows)[0]
         if changed:
             steps.terms, steps.settings = network._terms(network._rule), network._settings()
+            steps.again = None
         piece = Slice(np.arange(rows), np.array([0]), np.array([rows]), True)
-        with network._turns.moving():
+        with turns.moving():
             done = steps.step(data.pair, piece, scores)
-        if not done:
-            raise DivergenceError(
-                f"training diverged: {steps.first_bad(bool(np.isfinite(scores[0, 0])))}; "
-                "a smaller learning rate may help"
-            )
+        figures = _figures(network, steps, data.pair, rows, scores, done)
+        steps.remember(data.pair)
+    return figures
+
+
+def _figures(
+    network: Network, steps: Steps, pair: Pair, rows: int, scores: np.ndarray, done: int
+) -> dict[str, float]:
+    """Loss and metric of a step that was taken; raises where it did not go well."""
+    if not done:
+        raise DivergenceError(
+            f"training diverged: {steps.first_bad(bool(np.isfinite(scores[0, 0])))}; "
+            "a smaller learning rate may help"
+        )
     figures = {"loss": scores[0, 0] + scores[2, 0]}
-    if network._metric_op(data.pair):
+    if network._metric_op(pair):
         figures[network._metric.name] = scores[1, 0]
     return {name: float(training.figure(name, sum_, rows)) for name, sum_ in figures.items()}
 

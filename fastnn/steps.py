@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn import compiled
+from fastnn.kernels._kernel import JIT
 from fastnn.kernels._op import TRAIN, op_of
 from fastnn.kernels.optimizers import all_finite
 from fastnn.sources import Source
@@ -45,6 +47,7 @@ class Steps:
         self._make_room(rows)
 
     def _make_room(self, rows: int) -> None:
+        self.again: Again | None = None
         self.capacity = capacity_of(rows)
         self.crew = self.network._crew_for(self.capacity)
         self.buffers = self.network._training_buffers(self.capacity, self.crew.most)
@@ -75,13 +78,34 @@ class Steps:
         network, count, began = self.network, len(piece.starts), time.perf_counter()
         rates = network.optimizer.rates(int(network._rule["step"][0]), count)
         done = self.take(pair, piece, rates, scores)
+        return done if done < count or self._bearable(began) else done - 1
+
+    def step_again(self, rows: int, scores: np.ndarray) -> int:
+        """As `step`, with the rows that `again` has taken over."""
+        network, began = self.network, time.perf_counter()
+        assert self.again is not None
+        self.again.rates[:] = network.optimizer.rates(int(network._rule["step"][0]), 1)
+        done = self.again.train(rows, scores)
+        return 1 if done and self._bearable(began) else 0
+
+    def _bearable(self, began: float) -> bool:
+        """Whether the optimizer's memory is finite after a step, as far as it is looked at."""
+        state = self.network._state
         self.unseen += time.perf_counter() - began
-        if done == count and network._state.nbytes < self.unseen * _LOOKED_AT:
-            self.unseen = 0.0
-            with np.errstate(invalid="ignore"):  # without the compiler there would be a warning
-                if not all_finite(network._state):
-                    return done - 1
-        return done
+        if state.nbytes >= self.unseen * _LOOKED_AT:
+            return True
+        self.unseen = 0.0
+        with np.errstate(invalid="ignore"):  # without the compiler there would be a warning
+            return bool(all_finite(state))
+
+    def remember(self, pair: Pair) -> None:
+        """Be ready for more batches of this kind, if one thread is to take their steps."""
+        labels, network = pair[1].kernel == "gather_labels", self.network
+        if self.again is not None and self.again.labels == labels:
+            return
+        known = labels or network._loss.op.targets == "numbers"  # all that must be looked at
+        one = network.backend == "compiled" and JIT and self.crew.most == 1
+        self.again = Again(self, pair) if one and known and len(pair) == 2 else None
 
     def compile(self, pair: Pair) -> None:
         """Compile, or load, what a step needs, by taking none."""
@@ -108,3 +132,55 @@ class Steps:
                     layer = network.layers[p.layer]
                     return f"{what}{p.name} of layer {p.layer}, {layer!r}, is not finite"
         raise AssertionError("everything is finite")
+
+
+class Again:
+    """One step after another on few rows, with everything prepared but the rows.
+
+    For loops that take small steps from Python, where the call costs more than the network. Rows
+    are copied to where compiled code expects them.
+
+    Parameters
+    ----------
+    steps : Steps
+        That have taken one.
+    pair : list of Source
+        With which they have.
+    """
+
+    def __init__(self, steps: Steps, pair: Pair) -> None:
+        network, plan, (x, y) = steps.network, steps.network.plan, pair
+        self.in_shape, self.check = plan.in_shape, network.layers[0].check
+        self.labels, self.classes = y.kernel == "gather_labels", y.width
+        columns, kind = (1, np.dtype(np.int64)) if self.labels else (y.width, network.dtype)
+        self.x = np.zeros((steps.capacity, plan.fan_in), network.dtype)
+        self.y = np.zeros((steps.capacity, columns), kind)
+        self.pair = [x._replace(array=self.x), y._replace(array=self.y)]
+        self.rates, metric = np.zeros(1), network._metric_op(pair)
+        self.train = compiled.Ready(
+            plan, metric, network._rule, steps.terms, self.pair, steps.buffers, steps.capacity,
+            self.rates,
+        )  # fmt: skip
+
+    @compiled.quiet
+    def bring(self, x: Any, y: Any) -> int:
+        """Take over the rows; how many, 0 where these need a closer look, or an explanation."""
+        if type(x) is not np.ndarray or type(y) is not np.ndarray or x.shape[1:] != self.in_shape:
+            return 0
+        rows = len(x)
+        if not 0 < rows <= len(self.x) or y.shape not in ((rows, self.y.shape[1]), (rows,)):
+            return 0
+        if y.ndim == 1 and self.y.shape[1] > 1:
+            return 0
+        if x.dtype.kind not in "fiub" or y.dtype.kind not in ("iu" if self.labels else "fiub"):
+            return 0
+        mine, own = self.x[:rows], self.y[:rows]
+        mine[...], own[...] = x.reshape(rows, -1), y.reshape(rows, -1)
+        if self.labels:
+            good = own.min() >= 0 and own.max() < self.classes
+        else:
+            good = all_finite(own.ravel())
+        if not good or not all_finite(mine.ravel()):
+            return 0
+        self.check(mine)
+        return rows

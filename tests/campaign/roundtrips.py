@@ -110,7 +110,9 @@ def of_keras(rng, dtype, x):
         if "mean" not in weight.path and "var" not in weight.path and weight.dtype == dtype:
             weight.assign(weight + 0.1 * rng.standard_normal(weight.shape).astype(dtype))
     with tempfile.TemporaryDirectory() as folder:
-        model.save(f"{folder}/model.keras")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own, of numpy
+            model.save(f"{folder}/model.keras")
         net = fnn.from_keras(f"{folder}/model.keras")
     return net, net.predict(x), np.asarray(model(x, training=False))
 
