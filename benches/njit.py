@@ -88,6 +88,13 @@ def steps(net, x, y, number):
         net.train_step(x[start : start + BATCH], y[start : start + BATCH])
 
 
+def single_steps(net, x, y, number):
+    """From Python, as a program does whose rows come one batch at a time."""
+    for i in range(number * BATCHES):
+        start = i % BATCHES * BATCH
+        net.train_on_batch(x[start : start + BATCH], y[start : start + BATCH])
+
+
 def python_calls(function, x):
     def calls(number):
         for _ in range(number):
@@ -145,16 +152,18 @@ def main():
     rng = np.random.default_rng(0)
     data = rng.standard_normal((BATCH * BATCHES, 4)).astype(np.float32)
     targets = rng.standard_normal((len(data), 2)).astype(np.float32)
-    twin, options = network(64, 64), {"batch_size": BATCH, "shuffle": False, "verbose": 0}
+    twin, third = network(64, 64), network(64, 64)
+    options = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
     times = best(
         {
             "fit": lambda number: twin.fit(data, targets, epochs=number, **options),
             "net.train_step": lambda number: steps(net, data, targets, number),
+            "train_on_batch": lambda number: single_steps(third, data, targets, number),
         },
         turn=0.5,  # a call of fit has its own price, and is not what is compared
         rounds=6,
     )
-    print(f"a step of Adam, batch {BATCH}")
+    print(f"a step of Adam, batch {BATCH}; train_on_batch from Python")
     for name, seconds in times.items():
         each = seconds / BATCHES
         print(f"  {name:18}{each * 1e6:8.3f} us {seconds / times['fit']:6.2f} x fit")
