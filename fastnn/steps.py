@@ -11,6 +11,7 @@ import numpy as np
 from fastnn import compiled
 from fastnn.kernels._kernel import JIT
 from fastnn.kernels._op import TRAIN, op_of
+from fastnn.kernels._shares import balance
 from fastnn.kernels.optimizers import all_finite
 from fastnn.sources import Source
 from fastnn.training import Slice
@@ -66,6 +67,7 @@ class Steps:
         )  # fmt: skip
         if len(piece.starts):
             self.crew.learn(len(piece.starts), time.perf_counter() - began)
+            balance(shares)
         return done
 
     def step(self, pair: Pair, piece: Slice, scores: np.ndarray) -> int:

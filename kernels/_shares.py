@@ -2,8 +2,9 @@
 
 Processors are not equally fast: one has small cores beside large ones, another shares a core with
 somebody else's program. Where all had as much to do, all would wait for the slowest at every
-meeting. So each seat notes how long its share of a phase of training took, and the shares of the
-next step follow: whoever had to wait does more. Nobody's results depend on where the work is cut.
+meeting. So each seat notes how long its share of a phase of training took, and between two calls
+(``balance``) the shares follow: whoever had to wait does more. Nobody's results depend on where the
+work is cut.
 """
 
 import sys
@@ -21,8 +22,8 @@ ROWS, WEIGHTS, PHASES = np.int64(0), np.int64(1), 2  # of a step of training
 # What a seat has of a phase's array: how long it took, where its share begins, room for the clock.
 SPENT, BEGIN, TIME, SEAT = (np.int64(place) for place in (0, 1, 2, 8))  # a line of the cache
 WHOLE = np.int64(1 << 20)  # what all shares add up to
-LEAST = 8  # a share is no less than such a part of an even one
-PACE = 1 / 8  # of the way to what the last step says: a single one may have been disturbed
+LEAST = 8  # a share is hardly less than such a part of an even one
+PACE = 1 / 4  # of the way to what the last call says, which may have been disturbed
 
 
 class Stretch(NamedTuple):
@@ -38,6 +39,19 @@ def even(members: int) -> np.ndarray:
     shares = np.zeros((PHASES, members + 1, SEAT), np.int64)
     shares[:, :, BEGIN] = WHOLE * np.arange(members + 1) // members
     return shares
+
+
+def balance(shares: np.ndarray) -> None:
+    """Move the shares towards those with which all would have been done at once."""
+    members = shares.shape[1] - 1
+    for lines in shares:
+        spent, did = lines[:-1, SPENT], np.diff(lines[:, BEGIN])
+        if members > 1 and spent.all():
+            speed = did / spent
+            sizes = did + PACE * (WHOLE * speed / speed.sum() - did)
+            sizes = np.maximum(sizes, WHOLE / (LEAST * members))
+            lines[1:-1, BEGIN] = np.cumsum(WHOLE * sizes / sizes.sum())[:-1]
+            spent[...] = 0
 
 
 @part(inline=True)
@@ -81,32 +95,6 @@ def stretch_of(shares, phase, seat, members):
     return evenly(seat, members)
 
 
-@part
-def speed_of(shares, phase, seat):
-    """How much a seat did in its time, and how much it did."""
-    did = shares[phase, seat + 1, BEGIN] - shares[phase, seat, BEGIN]
-    return did / float(max(shares[phase, seat, SPENT], 1)), did
-
-
-@part
-def balance(shares, phase, members):
-    """Move the shares of a phase towards those with which all would have been done at once.
-
-    By one seat, while nobody reads them: shares that are as the speeds are.
-    """
-    if not planned(shares, members):
-        return
-    total, least = 0.0, WHOLE // (LEAST * members)
-    for seat in range(members):
-        total += speed_of(shares, phase, seat)[0]
-    begin = np.int64(0)
-    for seat in range(members):
-        speed, did = speed_of(shares, phase, seat)  # the seats behind have not moved yet
-        shares[phase, seat, BEGIN] = begin
-        begin += max(np.int64(did + PACE * (WHOLE * speed / total - did)), least)
-        begin = min(begin, WHOLE - least * (members - 1 - seat))
-
-
 _NAME = "clock_gettime"  # of POSIX; seconds and nanoseconds are two int64 where addresses are
 CLOCK = (
     JIT
@@ -132,9 +120,9 @@ if CLOCK:
 
     @part
     def ended(shares, phase, seat, members, since):
-        """Note how long a share took."""
+        """Note how long a share took, beside those before it."""
         if planned(shares, members):
-            shares[phase, seat, SPENT] = begun(shares, phase, seat, members) - since
+            line(shares, phase, seat)[SPENT] += begun(shares, phase, seat, members) - since
 
 else:
 
@@ -145,6 +133,4 @@ else:
 
     @part
     def ended(shares, phase, seat, members, since):
-        """Everybody took as long."""
-        if planned(shares, members):
-            shares[phase, seat, SPENT] = shares[phase, seat + 1, BEGIN] - shares[phase, seat, BEGIN]
+        """Nothing is noted."""

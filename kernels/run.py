@@ -4,8 +4,7 @@ A training step has two phases. In the first, every row of the batch is gathered
 and goes forward and backward for itself. In the second, every weight's gradient is
 summed over the whole batch and the weight moves. Rows never look at other rows,
 weights never at other weights: the threads of a team (``_team.py``) share the rows,
-meet, share the weights, meet. Whoever had to wait in one step has more to do in the next
-(``_shares.py``).
+meet, share the weights, meet. How much each does follows how fast it was (``_shares.py``).
 
 Between the phases all that the rows left would travel from one processor's cache to
 another's. Where the weights are fewer than that, the batch is cut into parts, each
@@ -23,7 +22,7 @@ import numpy as np
 from ._kernel import SUMS, compiled, part
 from ._memory import call, pointer, pointer_at, shifted, vector
 from ._op import EVALUATE, LOSS, OP, PREDICT, TRAIN, Net, placed, row_values
-from ._shares import ROWS, WEIGHTS, balance, begun, ended, evenly, share, stretch_of
+from ._shares import ROWS, WEIGHTS, begun, ended, evenly, share, stretch_of
 from ._team import ALONE, FIRST, join, meet
 from .gemm import SCRATCH
 from .noise import mixed
@@ -33,7 +32,6 @@ GRAIN = np.int64(4)  # rows of a batch or of a weight that are not parted: tiles
 UNPARTED = np.int64(1)
 LINE = np.int64(16)  # numbers that are not parted: a line of the cache belongs to one thread
 NO_KEY = np.uint64(0)
-MANY = 32  # rows of a thread that tell how fast it is
 PART = 16  # rows that a part of a batch has at the least
 
 
@@ -240,8 +238,6 @@ def first_phase(plan, sources, net, first, size, parts, shares, meeting, seat, m
         rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members)
         ended(shares, ROWS, seat, members, since)
         meet(meeting, members)
-        if seat == 0 and net.batch >= MANY * members:
-            balance(shares, ROWS, members)
     return cut
 
 
@@ -265,8 +261,6 @@ def second_phase(plan, rule, net, size, cut, shares, meeting, seat, members):
     over_weights(rule.update, plan, rule, net, cut, stretch)
     ended(shares, WEIGHTS, seat, members, since)
     meet(meeting, members)
-    if seat == 0 and cut <= 1:
-        balance(shares, WEIGHTS, members)
     if rule.constrain != 0:
         call(rule.constrain, rule, net, seat, members)
         meet(meeting, members)
@@ -303,7 +297,7 @@ def train(
     is not finite, before its update.
 
     A batch is cut into at most ``parts``, of not too few rows; ``shares`` says who does how much
-    of what is not, and is kept from one call to the next. Each seat but the first has a
+    of what is not, and is told how long that took. Each seat but the first has a
     row of ``copies`` in place of ``rule``, and all of them see the same numbers, so that all
     stop at the same batch.
     """

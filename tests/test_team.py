@@ -298,13 +298,6 @@ def test_wherever_the_work_is_cut_the_bits_are_the_same(name, threads, monkeypat
     assert results[0] == results[1]
 
 
-@njit(**OPTIONS)
-def balanced(shares, members):
-    """Both phases, once."""
-    for phase in range(2):
-        _shares.balance(shares, phase, members)
-
-
 @pytest.mark.parametrize("speeds", [[1, 1], [3, 1], [1, 4, 4], [1, 1000], [2, 1, 1, 5, 5, 1, 1, 1]])
 def test_shares_follow_the_speeds(speeds):
     """All are done at once in the end; the slowest keeps enough to be seen getting faster."""
@@ -312,10 +305,10 @@ def test_shares_follow_the_speeds(speeds):
     shares = _shares.even(members)
     for _ in range(100):
         sizes = np.diff(shares[:, :, _shares.BEGIN])
-        assert (sizes >= _shares.WHOLE // (_shares.LEAST * members) - 1).all()
+        assert (sizes >= _shares.WHOLE // (_shares.LEAST * members) // 1.2).all()
         assert (sizes.sum(axis=1) == _shares.WHOLE).all()
         shares[:, :-1, _shares.SPENT] = sizes * 100 // speeds
-        balanced(shares, members)
+        _shares.balance(shares)
     if max(speeds) < 1000:
         assert np.allclose(sizes / _shares.WHOLE, np.array(speeds) / sum(speeds), atol=0.01)
 
