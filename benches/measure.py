@@ -1,5 +1,6 @@
 """Workloads timed: fastnn and its peers in turns, the peak in the same rounds."""
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -13,6 +14,7 @@ from benches.peers.fastnn import initial
 from benches.timing import Call, interleaved, repeated
 from benches.workloads import Inference, Training
 
+STEPS = 15  # of a turn, at the least: what a call costs by itself is not what is compared
 ALONE = "fastnn, 1 thread"  # beside fastnn with as many threads as the peers
 
 
@@ -70,8 +72,9 @@ def timed(
     calls, left_out = ready(work, threads, without)
     for number in {1, threads}:
         calls[f"peak {number}"] = peak(number)
+    least = math.ceil(STEPS / work.steps) if isinstance(work, Training) else 1
     with threadpool_limits(threads, "blas"):
-        times = interleaved(calls, turn, rounds)
+        times = interleaved(calls, turn, rounds, least=least)
     if isinstance(work, Training):
         times = {n: t if n.startswith("peak") else t / work.steps for n, t in times.items()}
     peaks = {n: gflops(times.pop(f"peak {n}").min(), n) for n in sorted({1, threads})}

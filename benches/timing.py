@@ -65,7 +65,11 @@ def repeated(call: Callable[[], Any]) -> Call:
 
 
 def interleaved(
-    calls: dict[str, Call], turn: float = 0.05, rounds: int = 5, seconds: float = 0.0
+    calls: dict[str, Call],
+    turn: float = 0.05,
+    rounds: int = 5,
+    seconds: float = 0.0,
+    least: int = 1,
 ) -> dict[str, np.ndarray]:
     """Time callables in turns, A B A B ..., so that what disturbs one disturbs the others.
 
@@ -77,13 +81,15 @@ def interleaved(
         Seconds that a turn should take: as many times as that needs.
     rounds, seconds : int and float
         How many turns each has, and more until so much time has passed.
+    least : int
+        Times that a turn has at the least.
 
     Returns
     -------
     dict of str to array
         Seconds for one time, in every round.
     """
-    numbers = {name: _number(call, turn) for name, call in calls.items()}
+    numbers = {name: max(_number(call, turn), least) for name, call in calls.items()}
     times: list[list[float]] = []
     end = time.perf_counter() + seconds
     while len(times) < rounds or time.perf_counter() < end:

@@ -106,9 +106,11 @@ def parameter(argument: str, value: Any, shape: tuple[int, ...], dtype: np.dtype
     array = numbers(argument, value)
     if array.shape != shape:
         raise ValueError(f"{argument} must have shape {shape}, got {array.shape}")
+    if array.dtype == dtype:
+        return array
     with np.errstate(over="ignore", invalid="ignore"):
         new = array.astype(dtype)
-    if (np.isinf(new) & np.isfinite(array)).any():
+    if not np.isfinite(new).all() and (np.isinf(new) & np.isfinite(array)).any():
         raise ValueError(f"{argument} must hold numbers of {dtype}, got larger ones")
     return new
 

@@ -31,7 +31,7 @@ from fastnn.kernels._op import (
     source_dtype,
 )
 from fastnn.kernels.gemm import SCRATCH
-from fastnn.kernels.optimizers import RULES, all_finite
+from fastnn.kernels.optimizers import RULES
 from fastnn.kernels.penalties import BESIDE
 from fastnn.plan import Plan
 from fastnn.sources import Source
@@ -208,13 +208,14 @@ def train(
     rows, sources_at, order, _arrays = prepared(plan, metric, sources, buffers, order, TRAIN)
     equip(rule, terms, buffers.params.dtype)
     rule, threads = rule.view(RECORDS), shares.shape[1] - 1
+    good = np.ones(threads, np.int64)
     done = together(
         threads, run.train, rows, rule, rule.repeat(threads), sources_at, buffers, capacity,
         plan.first, parts_of(plan), order, starts, stops, rates, losses, metrics, penalties,
-        shares,
+        shares, good,
     )  # fmt: skip
     # A loss that is not finite may come of parameters that were not, after the batch before.
-    return done if all_finite(buffers.params) else max(done - 1, 0)
+    return done if good.all() else max(done - 1, 0)
 
 
 class Ready:
@@ -235,7 +236,7 @@ class Ready:
         rates: np.ndarray,
     ) -> None:
         dtype = buffers.params.dtype
-        self.rule, self.terms, self.params = rule, terms, buffers.params
+        self.rule, self.terms, self.good = rule, terms, np.ones(1, np.int64)
         equip(rule, terms, dtype)
         self.stops, self.scores = np.zeros(1, np.int64), np.zeros((3, 1))
         team = np.zeros(_team.TEAM, np.int64)
@@ -245,7 +246,7 @@ class Ready:
             addressed(plan, metric, False, dtype, TRAIN), own, own, records(sources, dtype),
             buffers, capacity, plan.first, parts_of(plan),
             np.arange(capacity), np.zeros(1, np.int64), self.stops, rates, *self.scores,
-            _shares.even(1), team, 0,
+            _shares.even(1), self.good, team, 0,
         )  # fmt: skip
 
     def __call__(self, rows: int, scores: np.ndarray) -> int:
@@ -255,7 +256,7 @@ class Ready:
         self.stops[0] = rows
         done = run.train(*self.arguments)
         scores[...] = self.scores
-        return done if all_finite(self.params) else 0
+        return done if self.good[0] else 0
 
 
 @quiet

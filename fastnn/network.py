@@ -261,7 +261,8 @@ class Network(InFiles, InCompiledCode):
         for name in _CLIPS:
             self._rule[name] = getattr(self._optimizer, name) or 0
         self._follow_average()
-        self._grads[...] = 0  # of a layer that is no longer trained nothing must be left
+        if not all(p.trainable for p in self.plan.parameters):
+            self._grads[...] = 0  # of a layer that is no longer trained nothing must be left
 
     def _follow_average(self) -> None:
         """Begin or end the moving average of the weights, as the optimizer says."""

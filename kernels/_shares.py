@@ -9,6 +9,7 @@ work is cut.
 
 import sys
 import time
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import llvmlite.binding
@@ -44,14 +45,17 @@ def even(members: int) -> np.ndarray:
 def balance(shares: np.ndarray) -> None:
     """Move the shares towards those with which all would have been done at once."""
     members = shares.shape[1] - 1
-    for lines in shares:
-        spent, did = lines[:-1, SPENT], np.diff(lines[:, BEGIN])
-        if members > 1 and spent.all():
-            speed = did / spent
-            sizes = did + PACE * (WHOLE * speed / speed.sum() - did)
-            sizes = np.maximum(sizes, WHOLE / (LEAST * members))
-            lines[1:-1, BEGIN] = np.cumsum(WHOLE * sizes / sizes.sum())[:-1]
-            spent[...] = 0
+    for lines in shares if members > 1 else ():
+        spent, begins = lines[:-1, SPENT].tolist(), lines[:, BEGIN].tolist()
+        if not all(spent):  # no clock, or no such phase
+            continue
+        did = [end - begin for begin, end in pairwise(begins)]
+        speeds = [size / time for size, time in zip(did, spent, strict=True)]
+        goals = [WHOLE * speed / sum(speeds) for speed in speeds]
+        sizes = [size + PACE * (goal - size) for size, goal in zip(did, goals, strict=True)]
+        sizes = [max(size, WHOLE / (LEAST * members)) for size in sizes]
+        ends = list(accumulate(WHOLE * size / sum(sizes) for size in sizes))
+        lines[1:-1, BEGIN], lines[:, SPENT] = ends[:-1], 0
 
 
 @part(inline=True)

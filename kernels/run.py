@@ -287,7 +287,7 @@ def gradients(plan, rule, sources, buffers, capacity, order, team, seat):
 @compiled
 def train(
     plan, rule, copies, sources, buffers, capacity, first, parts,
-    order, starts, stops, rates, losses, metrics, penalties, shares, team, seat,
+    order, starts, stops, rates, losses, metrics, penalties, shares, good, team, seat,
 ):  # fmt: skip
     """Train on whole batches, one after another; returns how many went well.
 
@@ -299,14 +299,15 @@ def train(
     A batch is cut into at most ``parts``, of not too few rows; ``shares`` says who does how much
     of what is not, and is told how long that took. Each seat but the first has a
     row of ``copies`` in place of ``rule``, and all of them see the same numbers, so that all
-    stop at the same batch.
+    stop at the same batch. ``good[seat]`` becomes 1 where a seat's part of the parameters is
+    finite in the end.
     """
     mine = rule[0]
     if seat > 0:
         mine = copies[seat]
     meeting = pointer(team)
     members = join(meeting, seat)
-    size = buffers.params.size
+    size, done = buffers.params.size, starts.size
     for i in range(starts.size if members > 0 else 0):
         key = mixed(mine.seed, mine.step)
         net = placed(bind(buffers, order, starts[i], stops[i], capacity, seat, 0, key, 1))
@@ -317,11 +318,15 @@ def train(
         if seat == 0:
             losses[i], metrics[i] = loss, metric
         if not np.isfinite(loss):
-            return i
+            done = i
+            break
         mine.step += 1
         mine.learning_rate = rates[i]
         second_phase(plan, mine, net, size, cut, shares, meeting, seat, members)
-    return starts.size
+    if members > 0:
+        lo, hi = share(size, LINE, evenly(seat, members))
+        good[seat] = finite(vector(pointer(buffers.params), lo, hi - lo))
+    return done
 
 
 @compiled
