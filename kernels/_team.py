@@ -21,13 +21,14 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from ._kernel import JIT, part
+from ._memory import vector
 
 # Numbers of numpy, not of Python: for each of those numba would compile anew what takes them.
 # Places in a team's array of int64, 64 bytes apart: threads that write to one cache line hinder
 # each other.
-WANTED, PRESENT, MEMBERS, WAITING, ROUND = (np.int64(place) for place in (0, 8, 16, 24, 32))
+WANTED, PRESENT, MEMBERS, WAITING, ROUND, NEXT = (np.int64(8 * place) for place in range(6))
 FIRST, ALONE, NOBODY = (np.int64(number) for number in (0, 1, 0))
-TEAM = 40  # size of the array, all zeros before the team joins
+TEAM = 48  # size of the array, all zeros before the team joins
 CALLED_OFF = -1  # in place of the number of members: go home
 PATIENCE = 3_000_000  # looks for a thread that does not come, a second or more
 SPINS = 200  # looks before a thread that waits offers its processor to others, about 10 us
@@ -130,6 +131,11 @@ if AVAILABLE:
             else:
                 _after(team, ROUND, number)
 
+    @part
+    def claim(team):
+        """The number of the next piece of work, from 0 on: whoever asks first gets it."""
+        return _add(team, NEXT, 1)
+
 else:
 
     @part
@@ -140,3 +146,10 @@ else:
     @part
     def meet(team, members):
         """Nobody to wait for."""
+
+    @part
+    def claim(team):
+        """The number of the next piece of work, from 0 on."""
+        pieces = vector(team, NEXT, 1)
+        pieces[0] += 1
+        return pieces[0] - 1

@@ -23,7 +23,7 @@ from ._kernel import SUMS, compiled, part
 from ._memory import call, pointer, pointer_at, shifted, vector
 from ._op import EVALUATE, LOSS, OP, PREDICT, TRAIN, Net, placed, row_values
 from ._shares import ROWS, WEIGHTS, begun, ended, evenly, share, stretch_of
-from ._team import ALONE, FIRST, join, meet
+from ._team import ALONE, FIRST, claim, join, meet
 from .gemm import SCRATCH
 from .noise import mixed
 from .optimizers import finite
@@ -333,17 +333,20 @@ def train(
 def evaluate(plan, sources, buffers, capacity, room, order, losses, metrics, team, seat):
     """Sums of loss and metric over blocks of ``capacity`` rows, one of each for a block.
 
-    The blocks are shared out: each seat has ``room`` numbers of the work buffer for itself.
+    Each seat takes the next block that nobody has, and has ``room`` numbers of the work buffer
+    for itself.
     """
-    members = join(pointer(team), seat)
-    lo, hi = share(losses.size, UNPARTED, evenly(seat, members))
-    for i in range(lo, hi):
+    meeting = pointer(team)
+    blocks = losses.size if join(meeting, seat) > 0 else 0
+    i = claim(meeting)
+    while i < blocks:
         start = i * capacity
         stop = min(start + capacity, order.size)
         net = placed(bind(buffers, order, start, stop, capacity, seat, room, NO_KEY, 0))
         gather(sources, net, 0, net.batch)
         forward(plan, net, EVALUATE, 0, net.batch)
         losses[i], metrics[i] = scores(plan, net)
+        i = claim(meeting)
 
 
 @compiled
@@ -354,12 +357,13 @@ def predict(plan, sources, buffers, capacity, room, order, offset, key, out, goo
     becomes 1 where all the input of a seat was finite; returns the number of seats. What is
     random, where a plan has it, depends on ``key`` and the place of a block.
     """
-    members = join(pointer(team), seat)
-    width = out.shape[1]
-    lo, hi = share(order.size, capacity, evenly(seat, members))
+    meeting, width = pointer(team), out.shape[1]
+    members = join(meeting, seat)
+    rows = order.size if members > 0 else 0
     all_good = True
-    for start in range(lo, hi, capacity):
-        stop = min(start + capacity, hi)
+    start = claim(meeting) * capacity
+    while start < rows:
+        stop = min(start + capacity, rows)
         own = mixed(np.uint64(key), start)
         net = placed(bind(buffers, order, start, stop, capacity, seat, room, own, 0))
         gather(sources, net, 0, net.batch)
@@ -370,6 +374,7 @@ def predict(plan, sources, buffers, capacity, room, order, offset, key, out, goo
             row_values(net, net.work, offset, width, 0, net.batch),
             vector(pointer(out), start * width, net.batch * width),
         )
+        start = claim(meeting) * capacity
     good[seat] = all_good
     return members
 
