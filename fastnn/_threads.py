@@ -57,7 +57,8 @@ class Crew:
     Parameters
     ----------
     first, most : int
-        Threads to begin with, and how many there may be.
+        Threads to begin with, and how many there may be. Where it is one, single steps are too
+        short to be worth the start of another.
     tries : bool
         Whether to try others than the first.
     """
@@ -68,7 +69,7 @@ class Crew:
     FAR = 1.3  # times the best step of all: a number that takes so long is not tried again
 
     def __init__(self, first: int, most: int, tries: bool = True) -> None:
-        self.best, self.most = first, most
+        self.first, self.best, self.most = first, first, most
         self.trained, self.pause = 0.0, 1.0  # seconds
         self.times: dict[int, float] = {}  # of a step, for each number that is tried
         self.trials: list[int] = []

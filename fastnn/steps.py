@@ -106,7 +106,7 @@ class Steps:
         if self.again is not None and self.again.labels == labels:
             return
         known = labels or network._loss.op.targets == "numbers"  # all that must be looked at
-        one = network.backend == "compiled" and JIT and self.crew.most == 1
+        one = network.backend == "compiled" and JIT and self.crew.first == 1
         self.again = Again(self, pair) if one and known and len(pair) == 2 else None
 
     def compile(self, pair: Pair) -> None:

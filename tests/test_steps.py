@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
-from fastnn import compiled
+from fastnn import _threads, compiled
 from fastnn.kernels import _team
 from fastnn.kernels._kernel import JIT
 from fastnn.steps import Steps
@@ -208,8 +208,12 @@ def test_several_threads_take_turns():
     assert net._rule["step"][0] == 8 + 8 * (300 if JIT else 3) - len(refused)
 
 
-def test_only_what_one_thread_does_is_prepared():
-    net = fnn.Network([D(3), D(1)], seed=0, threads=2)
+@pytest.mark.parametrize(("threads", "width", "one"), [(None, 64, True), (2, 64, False),
+                                                       (None, 2000, False)])  # fmt: skip
+def test_only_what_one_thread_does_is_prepared(threads, width, one, monkeypatch):
+    """By default as many as a step is worth; two where they are asked for."""
+    monkeypatch.setattr(_threads, "processors", lambda: 3)
+    net = fnn.Network([D(width), D(width), D(1)], seed=0, threads=threads)
     for _ in range(2):
         net.train_on_batch(X, X[:, 0])
-    assert net._steps.again is None or not _team.AVAILABLE
+    assert (net._steps.again is not None) == (JIT and (one or not _team.AVAILABLE))
