@@ -29,7 +29,7 @@ from fastnn._check import got, one_of, parameter, whole
 from fastnn._in_compiled_code import InCompiledCode
 from fastnn._in_files import InFiles
 from fastnn._turns import Turns
-from fastnn.kernels._op import RULE, Buffers
+from fastnn.kernels._op import RULE, TERM, Buffers
 from fastnn.kernels.gemm import SCRATCH
 from fastnn.kernels.noise import key_of
 from fastnn.kernels.optimizers import RULES
@@ -296,10 +296,10 @@ class Network(InFiles, InCompiledCode):
 
     def _terms(self, rule: np.ndarray) -> np.ndarray:
         """Penalties, constraints and what limits apply to; empty where there is none of them."""
-        terms = self.plan.terms(self.layers)
-        weighs = compiled.some(terms, "l1", "l2", "max_norm", "non_negative")
-        clips = compiled.some(rule, *_CLIPS)
-        return terms if weighs or clips else terms[:0]
+        moving = [p for p in self.plan.parameters if p.trainable]
+        weighs = any(any(self.layers[p.layer].term(p.name)) for p in moving)
+        needed = weighs or compiled.some(rule, *_CLIPS)
+        return self.plan.terms(self.layers) if needed else np.empty(0, TERM)
 
     @property
     def optimizer(self) -> optimizers.Optimizer:
