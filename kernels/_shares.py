@@ -24,6 +24,7 @@ ROWS, WEIGHTS, PHASES = np.int64(0), np.int64(1), 2  # of a step of training
 SPENT, BEGIN, TIME, SEAT = (np.int64(place) for place in (0, 1, 2, 8))  # a line of the cache
 WHOLE = np.int64(1 << 20)  # what all shares add up to
 LEAST = 8  # a share is hardly less than such a part of an even one
+START, STOP = np.int64(-1), np.int64(1)  # what the time counts, when a share begins and ends
 PACE = 1 / 4  # of the way to what the last call says, which may have been disturbed
 
 
@@ -114,27 +115,15 @@ if CLOCK:
     _STEADY = np.int32(time.CLOCK_MONOTONIC)
 
     @part
-    def begun(shares, phase, seat, members):
-        """Nanoseconds of a steady clock, when a seat begins its share."""
-        if not planned(shares, members):
-            return np.int64(0)
-        own = line(shares, phase, seat)
-        _clock_gettime(_STEADY, shifted(pointer(own), TIME))
-        return own[TIME] * np.int64(1_000_000_000) + own[TIME + 1]
-
-    @part
-    def ended(shares, phase, seat, members, since):
-        """Note how long a share took, beside those before it."""
+    def stopwatch(shares, phase, seat, members, sign):
+        """``START`` or ``STOP`` counting the nanoseconds that a seat spends on its share."""
         if planned(shares, members):
-            line(shares, phase, seat)[SPENT] += begun(shares, phase, seat, members) - since
+            own = line(shares, phase, seat)
+            _clock_gettime(_STEADY, shifted(pointer(own), TIME))
+            own[SPENT] += sign * (own[TIME] * np.int64(1_000_000_000) + own[TIME + 1])
 
 else:
 
     @part
-    def begun(shares, phase, seat, members):
-        """No clock: shares stay even."""
-        return np.int64(0)
-
-    @part
-    def ended(shares, phase, seat, members, since):
-        """Nothing is noted."""
+    def stopwatch(shares, phase, seat, members, sign):
+        """Nothing is counted: shares stay even."""

@@ -22,7 +22,7 @@ import numpy as np
 from ._kernel import SUMS, compiled, part
 from ._memory import call, pointer, pointer_at, shifted, vector
 from ._op import EVALUATE, LOSS, OP, PREDICT, TRAIN, Net, placed, row_values
-from ._shares import ROWS, WEIGHTS, begun, ended, evenly, share, stretch_of
+from ._shares import ROWS, START, STOP, WEIGHTS, evenly, share, stopwatch, stretch_of
 from ._team import ALONE, FIRST, claim, join, meet
 from .gemm import SCRATCH
 from .noise import mixed
@@ -233,10 +233,10 @@ def first_phase(plan, sources, net, first, size, parts, shares, meeting, seat, m
         parts_pass(plan, sources, net, first, size, cut, meeting, seat, members)
         meet(meeting, members)
     else:
-        since = begun(shares, ROWS, seat, members)
+        stopwatch(shares, ROWS, seat, members, START)
         lo, hi = share(net.batch, GRAIN, stretch_of(shares, ROWS, seat, members))
         rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members)
-        ended(shares, ROWS, seat, members, since)
+        stopwatch(shares, ROWS, seat, members, STOP)
         meet(meeting, members)
     return cut
 
@@ -244,7 +244,8 @@ def first_phase(plan, sources, net, first, size, parts, shares, meeting, seat, m
 @part
 def second_phase(plan, rule, net, size, cut, shares, meeting, seat, members):
     """Gradients of the weights, what is done to them, and the update."""
-    stretch, since = evenly(seat, members), begun(shares, WEIGHTS, seat, members)
+    stopwatch(shares, WEIGHTS, seat, members, START)
+    stretch = evenly(seat, members)
     if cut > 1:
         lo, hi = share(size, LINE, stretch)
         add_parts(net, size, cut, lo, hi)
@@ -259,7 +260,7 @@ def second_phase(plan, rule, net, size, cut, shares, meeting, seat, members):
         meet(meeting, members)
         over_weights(rule.rescale, plan, rule, net, cut, stretch)
     over_weights(rule.update, plan, rule, net, cut, stretch)
-    ended(shares, WEIGHTS, seat, members, since)
+    stopwatch(shares, WEIGHTS, seat, members, STOP)
     meet(meeting, members)
     if rule.constrain != 0:
         call(rule.constrain, rule, net, seat, members)
