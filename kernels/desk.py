@@ -14,7 +14,7 @@ from numba.extending import (
 )
 
 from ._kernel import compiled, part
-from ._memory import call, exchanged, pointer, pointer_at, shifted, vector
+from ._memory import call, exchanged, pointer, pointer_at, room_like, shifted, vector
 from ._op import OP, RULE, SOURCE, Net, placed, row_values
 from ._shares import evenly, nobodys
 from ._team import ALONE, FIRST
@@ -351,7 +351,8 @@ def teach(desk, x, y, column, rows, room, grads, moves):
         pointer_at(desk.state, room), shifted(work, 2 * size), pointer_at(np.int64(0), np.int64(0)),
         rows, capacity, 0, rows, NO_KEY, 0,
     ))  # fmt: skip
-    score = np.zeros(1)
+    score = room_like(0.0)
+    score[0] = 0
     call(desk.learn, desk, net, place_of(score), moves)
     return score[0]
 

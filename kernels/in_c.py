@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numba import types
 
-from ._kernel import c_code, part
+from ._kernel import AllocatingCompiler, c_code, part
 from ._memory import pointer, vector
 from .desk import desk_at, fill, room_for
 
@@ -59,7 +59,8 @@ def value_float64(count, x, desk):
     return result[0]
 
 
-write_float32_part, write_float64_part = part(write_float32), part(write_float64)
+write_float32_part = part(write_float32, allocates=True)
+write_float64_part = part(write_float64, allocates=True)
 _DOUBLES = types.CPointer(types.float64)
 # What C programs and scipy know such functions by: how numba has them, and the Python functions.
 SIGNATURES = {
@@ -78,4 +79,4 @@ SIGNATURES = {
 def c_function(signature, dtype):
     """A compiled C function; it must stay alive as long as anybody has its address."""
     numba_signature, functions = SIGNATURES[signature]
-    return c_code(functions[dtype], numba_signature)
+    return c_code(functions[dtype], numba_signature, compiler=AllocatingCompiler)

@@ -229,7 +229,7 @@ def predict_lent(self, x):
     return predict(self, lent(x))
 
 
-@part
+@part(allocates=True)
 def predict(self, x):
     """Output for a row, or outputs for rows."""
     desk = desk_of(self)
@@ -260,7 +260,7 @@ def _vjp(self, x, grad_out):
     return lambda self, x, grad_out: vjp(self, lent(x), lent(grad_out))
 
 
-@part
+@part(allocates=True)
 def vjp(self, x, grad_out):
     """Gradient of ``sum(out * grad_out)`` with respect to a row or to rows."""
     gradients_wanted()
@@ -287,7 +287,7 @@ def _jacobian(self, x):
     return lambda self, x: jacobian(self, lent(x))
 
 
-@part
+@part(allocates=True)
 def jacobian(self, x):
     """D out / d x: (fan_out, fan_in) for a row, (n, fan_out, fan_in) for rows."""
     gradients_wanted()
@@ -323,7 +323,7 @@ def _loss_and_gradient(self, x, y):
     return lambda self, x, y: loss_and_gradient_of(self, lent(x), lent(y), column)
 
 
-@part
+@part(allocates=True)
 def loss_and_gradient_of(self, x, y, column):
     """Mean loss of the rows, and its gradient in the map of the parameters."""
     learning_wanted()
@@ -344,7 +344,7 @@ def _train_step(self, x, y):
     return lambda self, x, y: train_step_of(self, lent(x), lent(y), column)
 
 
-@part
+@part(allocates=True)
 def train_step_of(self, x, y, column):
     """One step of the optimizer; the mean loss before it."""
     learning_wanted()

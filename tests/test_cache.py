@@ -5,6 +5,7 @@ asks the cache. Where a process makes the difference, there are processes.
 """
 
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from numba import config, types
 from numba.core import event
 from numba.core.registry import cpu_target
 
+import fastnn as fnn
 from fastnn.kernels import _cache, _op, activations, rectifiers
 from fastnn.kernels._kernel import JIT, KERNELS, compiled
 from tests.cache_faults import (
@@ -102,6 +104,17 @@ def test_a_warm_start_brings_in_nothing_that_compiles():
     """It is most of what numba is, and as long as all the rest; longer where there is scipy."""
     _first, second = (finished(start(WARM, ROOT, _cache.folder().parent)) for _ in range(2))
     assert second[0].split() == ["False", "False"]
+
+
+def test_kernels_count_no_references():
+    """Threads that share a counter wait for each other, and what counts is longer to compile."""
+    net = fnn.Network([fnn.Dense(4, "tanh"), fnn.Dense(1)], seed=0)
+    net.fit(*fnn.datasets.xor(), epochs=3, verbose=0)
+    needs = set()
+    for path in _cache.folder().glob(f"*{_cache.SUFFIX}"):
+        if not path.name.startswith("in_c."):  # callbacks make an array
+            needs |= pickle.loads(path.read_bytes()[32:])[0]
+    assert needs and not {name for name in needs if name.startswith("NRT_")}
 
 
 def test_code_that_needs_more_gets_more(top, monkeypatch):
