@@ -155,12 +155,43 @@ def rows_pass(plan, sources, net, first, lo, hi, meeting, seat, members):
     backward(plan, net, first, lo, hi, meeting, seat, members)
 
 
+@part(inline=True)
+def grains(op):
+    """How many grains an op's weights have, rows that are not parted, and the work in each."""
+    places = max(op.out_height * op.out_width, UNPARTED)  # of images, where each weight is used
+    return (op.weight_rows + GRAIN - 1) // GRAIN, GRAIN * op.row_size * places
+
+
 @part
-def weights_pass(plan, net, stretch):
-    """Second phase: the gradient of the weights in a stretch."""
+def limits(plan, stretch):
+    """Where a stretch of all weights begins and ends, in work: products for each sample."""
+    total = 0
     for op in plan:
         if op.gradient != 0:
-            lo, hi = share(op.weight_rows, GRAIN, stretch)
+            number, work = grains(op)
+            total += number * work
+    return total * stretch.begin // stretch.whole, total * stretch.end // stretch.whole
+
+
+@part(inline=True)
+def rows_between(op, at, begin, end):
+    """Rows of an op's weights between two limits, where its work begins ``at``; where it ends."""
+    number, work = grains(op)
+    lo, hi = min(max(begin - at, 0) // work, number), min(max(end - at, 0) // work, number)
+    return lo * GRAIN, min(hi * GRAIN, op.weight_rows), at + number * work
+
+
+@part
+def weights_pass(plan, net, stretch):
+    """Second phase: the gradient of the weights in a stretch.
+
+    It goes from layer to layer, not through each of them: of what lies in another processor's
+    cache a thread needs less, and fewer pieces of its memory have a neighbour that is not its own.
+    """
+    (begin, end), at = limits(plan, stretch), 0
+    for op in plan:
+        if op.gradient != 0:
+            lo, hi, at = rows_between(op, at, begin, end)
             if lo < hi:
                 call(op.gradient, op, net, lo, hi)
 
@@ -199,10 +230,11 @@ def over_weights(function, plan, rule, net, parts, stretch):
     start, stop = 0, 0
     if parts > 1:
         start, stop = share(rule.parameters, LINE, stretch)
+    (begin, end), at = limits(plan, stretch), 0
     for i in range(0 if parts > 1 else plan.size):
         op = plan[i]
         if op.gradient != 0:
-            lo, hi = share(op.weight_rows, GRAIN, stretch)
+            lo, hi, at = rows_between(op, at, begin, end)
             if lo < hi:
                 first = op.weight + lo * op.row_size
                 if first != stop:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from test_threads import bits, state, wide
 
 import fastnn as fnn
 from fastnn import _threads, compiled, training
-from fastnn.kernels import _shares, _team, run
+from fastnn.kernels import _op, _shares, _team, run
 from fastnn.kernels._kernel import OPTIONS
 from fastnn.kernels._memory import pointer
 
@@ -274,6 +275,33 @@ def first_wrong_share(most):
 
 def test_shares_cover_everything_once():
     assert first_wrong_share(100) == (0, 0, 0)
+
+
+@njit(**OPTIONS)
+def weights_between(plan, begin, end, whole, found):
+    """Rows of each op's weights in a stretch, as `run.weights_pass` goes through them."""
+    (first, last), at = run.limits(plan, _shares.Stretch(begin, end, whole)), np.int64(0)
+    for i in range(plan.size):
+        found[i, 0], found[i, 1], at = run.rows_between(plan[i], at, first, last)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_stretches_have_every_weight_once(seed):
+    rng = np.random.default_rng(seed)
+    plan = np.zeros(rng.integers(1, 6), _op.OP)
+    plan["gradient"] = 1
+    plan["weight_rows"], plan["row_size"] = rng.integers(1, 40, (2, plan.size))
+    for side in ("out_height", "out_width"):
+        plan[side] = rng.integers(0, 5, plan.size)
+    cuts = np.sort(rng.integers(0, 100, 5))
+    found = np.zeros((plan.size, 2), np.int64)
+    done = np.zeros(plan.size, np.int64)
+    for begin, end in pairwise([0, *cuts, 100]):
+        weights_between(plan.view(_op.RECORDS), begin, end, 100, found)
+        some = found[:, 0] < found[:, 1]
+        assert (found[some, 0] == done[some]).all() and (found[:, 0] % run.GRAIN == 0).all()
+        done[some] = found[some, 1]
+    assert (done == plan["weight_rows"]).all()
 
 
 def uneven(members, rng):
