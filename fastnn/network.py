@@ -418,13 +418,13 @@ class Network(InFiles, InCompiledCode):
 
     def _training_buffers(self, capacity: int, threads: int) -> Buffers:
         """Buffers for batches of so many rows; parameters and optimizer are shared."""
-        work = _aligned(capacity * self.plan.row_size, self.dtype)
+        work, grad_work = (_aligned(capacity * self.plan.row_size, self.dtype) for _ in range(2))
         grads = self._grads
         if self.backend == "compiled":
             parts = compiled.parts_of(self.plan)
             grads = _aligned(parts * self.plan.size, self.dtype) if parts > 1 else grads
         scratch = self._scratch(threads)
-        return Buffers(self._params, grads, work, np.zeros_like(work), self._state, scratch)
+        return Buffers(self._params, grads, work, grad_work, self._state, scratch)
 
     def _looking_buffers(self, params: np.ndarray, capacity: int, threads: int) -> Buffers:
         """Buffers for each of so many threads, that only look."""

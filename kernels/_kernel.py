@@ -69,6 +69,7 @@ UNUSED = (
     "InlineInlinables FindLiterallyCalls LiteralUnroll LiteralPropagationSubPipelinePass "
     "InlineOverloads NopythonRewrites DumpParforDiagnostics"
 ).split()
+COUNTING = ["IRLegalization"]  # says where each variable ends, for what it refers to
 
 
 class Kernel(NamedTuple):
@@ -127,6 +128,8 @@ class Fragment(Code):
 
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
+        for function in self.get_defined_functions():
+            function.linkage = "linkonce_odr"  # others need no copy of their own to say so
         self._finalized = True
 
 
@@ -177,7 +180,8 @@ class KernelCompiler(Compiler):
     def define_pipelines(self) -> list[PassManager]:
         """The passes, in their order."""
         (manager,) = super().define_pipelines()
-        manager.passes = [step for step in manager.passes if step[0].__name__ not in UNUSED]
+        unused = UNUSED if self.allocates else [*UNUSED, *COUNTING]
+        manager.passes = [step for step in manager.passes if step[0].__name__ not in unused]
         if not self.allocates:
             manager.add_pass_after(Uncounted, NopythonTypeInference)
         manager.finalize()

@@ -364,3 +364,12 @@ def test_plan_of_no_parameters_trains_nothing(backend):
     assert isinstance(net.plan, Plan) and net.params.size == 0
     history = net.fit([[1.0, 2.0]], [[1.0, 1.0]], epochs=2, verbose=0)
     assert history.history["loss"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_buffers_begin_on_a_line_of_the_cache(dtype):
+    """Vectors that lie in two lines are read and written twice."""
+    for rows in (7, 5000):  # of the heap, of pages of its own
+        net = fnn.Network([fnn.Dense(5, "relu"), fnn.Dense(3)], input_shape=(4,), dtype=dtype)
+        for name, buffer in net._training_buffers(rows, 2)._asdict().items():
+            assert buffer.ctypes.data % 64 == 0, name
