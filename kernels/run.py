@@ -227,12 +227,14 @@ def over_weights(function, plan, rule, net, parts, stretch):
     """
     if function == 0:
         return
-    start, stop = 0, 0
     if parts > 1:
         start, stop = share(rule.parameters, LINE, stretch)
+        if start < stop:
+            call(function, rule, net, start, stop)
+        return
     (begin, end), at = limits(plan, stretch), 0
-    for i in range(0 if parts > 1 else plan.size):
-        op = plan[i]
+    start, stop = 0, 0
+    for op in plan:
         if op.gradient != 0:
             lo, hi, at = rows_between(op, at, begin, end)
             if lo < hi:
